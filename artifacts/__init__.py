@@ -1,0 +1,1 @@
+"""What a run leaves behind: keys, schemas, tables, manifests, and the store that holds them. Never imports torch."""

@@ -1,0 +1,59 @@
+"""The columns of every table a run leaves behind, described in the files themselves."""
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+"""Of the store, the records and the tables together; raised when a reader of the old one would misread the new."""
+
+NAME_KEY = b"ghost.schema"
+VERSION_KEY = b"ghost.version"
+
+
+def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={b"description": description.encode()})
+
+
+def _schema(name: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={NAME_KEY: name.encode(), VERSION_KEY: str(FORMAT_VERSION).encode()})
+
+
+_CHANNEL = (
+    _field("layer", pa.int32(), "number of the layer, as in the run's folder layers/"),
+    _field("group", pa.int32(), "group of B and C within the mixer, from 0"),
+    _field("channel", pa.int32(), "state channel n within the group, from 0, in the source checkpoint"),
+)
+_UNCALIBRATED = "null where the method runs no calibration"
+
+STATS = _schema(
+    "stats",
+    *_CHANNEL,
+    _field(
+        "controllability",
+        pa.float64(),
+        f"mean over tokens of the sum over heads and headdim of |H_t[n]|^2; {_UNCALIBRATED}",
+        nullable=True,
+    ),
+    _field("observability", pa.float64(), f"mean over tokens of C_t[n]^2; {_UNCALIBRATED}", nullable=True),
+    _field(
+        "energy",
+        pa.float64(),
+        f"mean over tokens of C_t[n]^2 |H_t[n]|^2, the squared saliency; {_UNCALIBRATED}",
+        nullable=True,
+    ),
+    _field("norm_b", pa.float64(), "L2 norm of the channel's B row of in_proj"),
+    _field("norm_c", pa.float64(), "L2 norm of the channel's C row of in_proj"),
+    _field("tokens", pa.int64(), "number of (sample, token) pairs in the means; 0 without calibration"),
+)
+
+SELECTION = _schema(
+    "selection",
+    *_CHANNEL,
+    _field("saliency", pa.float64(), "score of the channel by the run's method; higher is kept"),
+    _field("kept", pa.bool_(), "whether the pruned mixer has this channel"),
+)
+
+TOKENS = _schema(
+    "tokens",
+    _field("sample", pa.int32(), "index of the calibration sample, from 0"),
+    _field("tokens", pa.list_(pa.int32()), "token ids of the sample, in order"),
+)

@@ -1,0 +1,69 @@
+"""The interface of every store: named, immutable-looking objects that appear whole or not at all."""
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from artifacts.errors import StoreError
+from artifacts.local import LocalStore
+
+__all__ = ["LocalStore", "Store", "open_store"]
+
+# A single slash too: Path("s3://bucket") has already lost one.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+class Store(Protocol):
+    """Objects under keys ('/' between segments). Every method raises StoreError for a refused key and where the
+    store itself fails; digests are sha256 of the whole object in hex."""
+
+    url: str
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
+        """Store `data` under `key` at one instant, and return its digest.
+
+        With `if_absent`, raise AlreadyThere where the key is taken: of concurrent writers exactly one succeeds.
+        """
+        ...
+
+    def put_file(self, key: str, source: Path) -> str:
+        """Store a local file's content under `key` at one instant, without loading it, and return its digest."""
+        ...
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        """The object's bytes. Raises MissingArtifact, and DamagedArtifact where they are not those of `sha256`."""
+        ...
+
+    def fetch(self, key: str, sha256: str | None = None) -> Path:
+        """A local file with the object's bytes, to be read only. Raises as `get` does."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under exactly this key."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """The keys that start with `prefix` ('' for all), sorted; never one of an unfinished write."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+        ...
+
+    def sha256(self, key: str) -> str:
+        """The digest of the bytes that are there now. Raises MissingArtifact."""
+        ...
+
+    def size(self, key: str) -> int:
+        """The object's length in bytes. Raises MissingArtifact."""
+        ...
+
+
+def open_store(url: str | Path) -> Store:
+    """The store at `url`, a local folder, made if need be. Raises StoreError where it cannot serve as one."""
+    text = str(url)
+    if not text:
+        raise StoreError("store '' has no name; give a folder with --store")
+    if _SCHEME.match(text):
+        raise StoreError(f"store {text} is not supported by this version; give a local folder with --store")
+    return LocalStore(Path(text))

@@ -1,0 +1,136 @@
+"""The command line. A user's mistake ends as one line on stderr and exit code 2, never as a traceback."""
+
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from artifacts.errors import ArtifactError
+from flows.options import command_options
+from ghost.config import RunSettings, make_settings
+from ghost.errors import GhostError
+
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+}
+"""Set before Prefect is imported, each only where the user has not: its own log lines would cut through the progress
+bar, and its default start-up timeout is too short for a small machine."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+
+
+@app.callback()
+def root() -> None:
+    """Shrink the recurrent state of Mamba2 language models: score every state channel by what it does on a calibration
+    text, keep the best, and write an ordinary, smaller checkpoint.
+
+    Try `ghost run demo`, then `ghost run YOUR_MODEL_FOLDER --sparsity 0.5 --calibration text.txt --evaluation held-out.txt`.
+    """
+
+
+@app.command()
+@command_options(RunSettings, argument="model")
+def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
+    """Prune a checkpoint, evaluate it, and report. Started again, a run continues where it stopped.
+
+    Artifacts go to the store: statistics and selections as Parquet, the checkpoint, the evaluation, and a page to look at.
+    """
+    from flows.console import Bars
+    from flows.summary import print_summary
+    from tasks import progress
+    from tasks.run import open_ahead
+
+    settings = make_settings(**fields)
+    with Bars() as bars:
+        progress.use(bars)
+        open_ahead(settings)
+        from flows.prune import ghost
+
+        result = ghost(**fields)
+    print_summary(result, as_json=as_json)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the first characters of it.")],
+    store: Annotated[str, typer.Option(help="Folder that keeps the artifacts.")] = "ghost-runs",
+) -> None:
+    """Show a run's layers: what was kept, and how much energy was dropped."""
+    from flows.summary import print_layers
+    from tasks.inspect import layer_rows
+
+    print_layers(*layer_rows(store, run_id))
+
+
+@app.command()
+def verify(
+    checkpoint: Annotated[str, typer.Argument(help="Folder of the pruned checkpoint.")],
+    against: Annotated[str, typer.Option(help="The model it was made from: demo, a folder, or a hub name.")],
+    text: Annotated[str, typer.Option(help="Corpus to take the tokens from.")] = "stdlib",
+    tokens: Annotated[int, typer.Option(help="Tokens to compare on.")] = 512,
+    as_json: AsJson = False,
+) -> None:
+    """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
+    dropped channels zeroed after the convolution."""
+    from tasks.inspect import verify_checkpoint
+
+    result = verify_checkpoint(checkpoint, against, text, tokens)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"verified: logits of {result['tokens']} tokens agree within {result['difference']:.1e} of their scale "
+            f"(limit {result['limit']:.0e})"
+        )
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="energies, walk, memory or all.")] = "all",
+    out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+) -> None:
+    """Time and memory of ghost's own parts, as ratios measured in one run."""
+    from bench.main import run_benchmarks
+
+    run_benchmarks(what, out)
+
+
+def main() -> None:
+    """Entry point: run a command, and turn a user's mistake into one line and exit code 2."""
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    sys.exit(_guarded(app))
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    try:
+        command()
+    except (GhostError, ArtifactError) as error:
+        return _complain(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
+    except KeyboardInterrupt:
+        print("ghost: stopped; the same command continues from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"ghost: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The headline figures of a run, for a terminal and for Prefect's run page."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HEADINGS = ("", "dense", "pruned", "change")
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Quantity, dense, pruned, change."""
+    kept = f"{summary['kept_channels']:,} of {summary['channels']:,}"
+    return [
+        _row("perplexity", summary["perplexity"], "{:.3f}"),
+        _row("state bytes per sequence", summary["state_bytes"], "{:,}"),
+        _row("d_state", summary["d_state"], "{}"),
+        _row("parameters", summary["parameters"], "{:,}"),
+        ("kept channels", f"{summary['channels']:,}", kept, f"{summary['kept_channels'] / summary['channels'] - 1:+.1%}"),
+    ]
+
+
+def _row(name: str, values: dict[str, float], form: str) -> tuple[str, str, str, str]:
+    dense, pruned = values["dense"], values["pruned"]
+    return name, form.format(dense), form.format(pruned), f"{pruned / dense - 1:+.1%}"
+
+
+def as_table(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"{summary['model']}: {summary['method']} at sparsity {summary['sparsity']}", title_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows(summary):
+        table.add_row(*row)
+    return table
+
+
+def as_markdown(summary: dict[str, Any], checkpoint: str) -> str:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
+    heading = f"# {summary['model']}: {summary['method']} at sparsity {summary['sparsity']}\n\n"
+    return heading + "\n".join(lines) + f"\n\nCheckpoint: `{checkpoint}`, run `{summary['run_id']}`.\n"
+
+
+def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
+    """The headline table on stdout, and where things lie; or the whole result as one JSON object."""
+    if as_json:
+        print(json.dumps(_machine_readable(result)))
+        return
+    console = Console()
+    console.print(as_table(result))
+    layers = result["layers"]
+    console.print(f"layers: {layers['computed']} computed, {layers['cached']} cached; {result['seconds']} seconds")
+    console.print(f"checkpoint: {result['checkpoint']}", soft_wrap=True, highlight=False)
+    console.print(f"summary page: {result['page']}", soft_wrap=True, highlight=False)
+
+
+def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
+    names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
+    return {name: result[name] for name in names}
+
+
+def print_layers(title: str, layers: list[dict[str, Any]]) -> None:
+    """One line per layer."""
+    table = Table(title=title, title_justify="left")
+    for name in layers[0]:
+        table.add_column(name, justify="right")
+    for row in layers:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)

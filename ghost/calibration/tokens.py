@@ -1,0 +1,42 @@
+"""From text to token ids: the model's own tokenizer, and a seeded sample of windows."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ghost.errors import CheckpointError, CorpusError
+
+
+def tokenize(tokenizer: str | Path, text: str) -> Tensor:
+    """Token ids (length,) int32 of a whole text, with no special tokens added."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer") from None
+    ids = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor(ids, dtype=torch.int32)
+
+
+def sample_windows(tokens: Tensor, samples: int, length: int, seed: int) -> Tensor:
+    """`samples` windows of `length` tokens (samples, length), seeded, none overlapping, in the order of the text."""
+    available = len(tokens) // length
+    if available < samples:
+        raise CorpusError(
+            f"the calibration text has {len(tokens)} tokens, too short for {samples} windows of {length}; "
+            "give a longer text, or fewer --samples"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(available, generator=generator)[:samples].sort().values
+    return tokens[: available * length].view(available, length)[chosen]
+
+
+def digest(tokens: Tensor) -> str:
+    """sha256 over shape and ids; two corpora that give the same tokens are the same corpus."""
+    ids = tokens.numpy().astype(np.int32)
+    return hashlib.sha256(repr(ids.shape).encode() + ids.tobytes()).hexdigest()

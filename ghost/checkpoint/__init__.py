@@ -1,0 +1,1 @@
+"""Reading and writing model folders: families, configurations and tensors."""

@@ -1,0 +1,127 @@
+"""How each transformers family spells Mamba2: the one place in ghost that knows which family a model is of."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ghost.errors import CheckpointError
+from ghost.mixer import MixerLayout
+
+Config = Any
+"""A transformers config object; only attribute access is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One row of the table."""
+
+    model_type: str
+    mixer_paths: tuple[str, ...]
+    """Where the mixer of layer {i} may lie, in a model or in its files. Other layers may have a module of that name."""
+    names: Mapping[str, str]
+    """MixerLayout's fields that are fields of the config too, by the config's names."""
+    derived: Callable[[Config], dict[str, Any]]
+    """MixerLayout's fields that take more than a name."""
+    inner_width: Callable[[Config], tuple[str, ...]]
+    """Fields whose product must be nheads * headdim; none where the family makes d_inner of the heads."""
+    activation_field: str | None
+    """Activation after the convolution; None where the family fixes it to SiLU."""
+
+    @property
+    def state_size_field(self) -> str:
+        """The config field that holds d_state: where an exporter writes the new size."""
+        return self.names["d_state"]
+
+
+def _clamped(config: Config) -> dict[str, Any]:
+    low, high = config.time_step_limit or (0.0, math.inf)
+    return {"dt_limit": (float(low), float(high))}
+
+
+def _clamped_below(config: Config) -> dict[str, Any]:
+    """zamba2 and nemotron_h take time_step_min for the limit, whatever time_step_limit says."""
+    return {"dt_limit": (float(config.time_step_min), math.inf)}
+
+
+def _zamba2(config: Config) -> dict[str, Any]:
+    return {"norm_eps": 1e-5, **_clamped_below(config)}
+
+
+def _falcon_h1(config: Config) -> dict[str, Any]:
+    normed = "norm-then-gate" if config.mamba_norm_before_gate else "gate-then-norm"
+    return {
+        "gating": normed if config.mamba_rms_norm else "gate",
+        "multipliers": tuple(config.ssm_multipliers),
+        "in_multiplier": config.ssm_in_multiplier,
+        **_clamped(config),
+    }
+
+
+_MAMBA2 = {"d_model": "hidden_size", "nheads": "num_heads", "headdim": "head_dim", "n_groups": "n_groups",
+           "d_state": "state_size", "d_conv": "conv_kernel", "norm_eps": "layer_norm_epsilon"}  # fmt: skip
+_BAMBA = {"d_model": "hidden_size", "nheads": "mamba_n_heads", "headdim": "mamba_d_head", "n_groups": "mamba_n_groups",
+          "d_state": "mamba_d_state", "d_conv": "mamba_d_conv", "norm_eps": "rms_norm_eps"}  # fmt: skip
+_ZAMBA2 = _BAMBA | {"nheads": "n_mamba_heads", "headdim": "mamba_headdim", "n_groups": "mamba_ngroups"}
+_NEMOTRON_H = _MAMBA2 | {"nheads": "mamba_num_heads", "headdim": "mamba_head_dim", "d_state": "ssm_state_size"}
+
+_EXPANDED = ("mamba_expand", "hidden_size")
+_ROWS = (
+    Family(model_type="mamba2", mixer_paths=("backbone.layers.{i}.mixer",), names=_MAMBA2, derived=_clamped,
+           inner_width=lambda config: ("expand", "hidden_size"), activation_field="hidden_act"),
+    Family(model_type="zamba2", mixer_paths=("model.layers.{i}.mamba", "model.layers.{i}.mamba_decoder.mamba"),
+           names=_ZAMBA2, derived=_zamba2, inner_width=lambda config: _EXPANDED, activation_field=None),
+    Family(model_type="bamba", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
+           inner_width=lambda config: _EXPANDED, activation_field="hidden_act"),
+    Family(model_type="falcon_h1", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_falcon_h1,
+           inner_width=lambda config: _EXPANDED if config.mamba_d_ssm is None else ("mamba_d_ssm",),
+           activation_field="hidden_act"),
+    Family(model_type="granitemoehybrid", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
+           inner_width=lambda config: _EXPANDED, activation_field="hidden_act"),
+    # transformers renames nemotron_h's backbone to model on loading, and back on saving
+    Family(model_type="nemotron_h", mixer_paths=("backbone.layers.{i}.mixer", "model.layers.{i}.mixer"),
+           names=_NEMOTRON_H, derived=_clamped_below, inner_width=lambda config: (),
+           activation_field="mamba_hidden_act"),
+)  # fmt: skip
+FAMILIES = {row.model_type: row for row in _ROWS}
+WHOLE_MODELS = ("mamba2",)
+"""Families whose whole models ghost can walk; of the others it knows the mixer only."""
+
+
+def refuse(model_type: str | None) -> NoReturn:
+    """Raise CheckpointError for a model_type that has no Mamba2 mixer."""
+    known = ", ".join(FAMILIES)
+    if model_type == "mamba":
+        raise CheckpointError(
+            f"model_type 'mamba' is Mamba1, whose state is d_inner x 16 without heads; ghost needs Mamba2: {known}"
+        )
+    raise CheckpointError(f"model_type {model_type!r} has no Mamba2 mixer that ghost knows; known: {known}")
+
+
+def family_of(config: Config) -> Family:
+    """The row of a config's family; CheckpointError where ghost knows none."""
+    return FAMILIES.get(config.model_type) or refuse(config.model_type)
+
+
+def mixer_layout(config: Config) -> MixerLayout:
+    """The layout that all Mamba2 mixers of the model have; CheckpointError where the config contradicts itself."""
+    family = family_of(config)
+    _check(family, config)
+    named = {ours: getattr(config, theirs) for ours, theirs in family.names.items()}
+    return MixerLayout(**named | family.derived(config))
+
+
+def _check(family: Family, config: Config) -> None:
+    expected, heads = family.inner_width(config), (family.names["nheads"], family.names["headdim"])
+    if expected and _product(config, expected) != _product(config, heads):
+        raise CheckpointError(
+            f"{' * '.join(expected)} is {_product(config, expected)}, but {' * '.join(heads)} is "
+            f"{_product(config, heads)}; both are the mixer's inner width, mend config.json"
+        )
+    activation = getattr(config, family.activation_field) if family.activation_field else "silu"
+    if activation not in ("silu", "swish"):
+        raise CheckpointError(f"{family.activation_field} is {activation!r}; ghost knows Mamba2 with 'silu' only")
+
+
+def _product(config: Config, fields: tuple[str, ...]) -> int:
+    return int(math.prod(getattr(config, field) for field in fields))

@@ -1,0 +1,215 @@
+"""A model folder opened for reading: config, layout, digest, and tensors layer by layer."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ghost.checkpoint.families import FAMILIES, WHOLE_MODELS, mixer_layout, refuse
+from ghost.checkpoint.native import is_native, to_transformers
+from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
+from ghost.errors import CheckpointError
+from ghost.mixer import MixerLayout
+
+DEMO = Path(__file__).parent.parent / "demo" / "model"
+EMBEDDINGS, FINAL_NORM, HEAD = "backbone.embeddings.weight", "backbone.norm_f.weight", "lm_head.weight"
+NATIVE_EMBEDDINGS = "backbone.embedding.weight"
+COMPANIONS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+              "generation_config.json", "LICENSE*")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One Mamba2 language model on disk. Tensors go by transformers' names and come in the dtype of the file.
+
+    `raw_config` is config.json as it stands (translated, for native folders), `config` transformers' object of it.
+    """
+
+    folder: Path
+    raw_config: dict[str, Any]
+    config: Any
+    mixer_layout: MixerLayout
+    tensors: TensorFiles
+
+    @property
+    def layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the names and contents of config, weights and tokenizer."""
+        return _digest([self.folder / "config.json", *self.tensors.files, *self.companions()])
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors that are the model's own, a tied head counted once."""
+        return sum(math.prod(self.tensors.shapes[name]) for name in self._own())
+
+    def _own(self) -> set[str]:
+        mixers = {name for name in self.tensors.home if ".mixer." in name}
+        return mixers | {self._stored(name) for name in self.others()}
+
+    def companions(self) -> list[Path]:
+        """Tokenizer, generation settings and licence: files that travel with the weights as they are."""
+        found = {path for pattern in COMPANIONS for path in self.folder.glob(pattern) if path.is_file()}
+        return sorted(found)
+
+    def mixer(self, layer: int) -> dict[str, Tensor]:
+        """The mixer's tensors by their own names (`in_proj.weight`, ...)."""
+        prefix = mixer_prefix(layer)
+        names = [name for name in self.tensors.home if name.startswith(prefix)]
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.load(names).items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """Any tensor by transformers' name, in the dtype of the file; the head of a tied model is its embeddings."""
+        stored = self._stored(name)
+        return self.tensors.load([stored])[stored]
+
+    def has(self, name: str) -> bool:
+        return self._stored(name) in self.tensors.home
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors.shapes[self._stored(name)]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.tensors.dtypes[self._stored(name)]
+
+    def _stored(self, name: str) -> str:
+        """Its name in the file: native checkpoints say embedding, tied ones may leave the head out."""
+        if name == HEAD and name not in self.tensors.home:
+            name = EMBEDDINGS
+        return NATIVE_EMBEDDINGS if name == EMBEDDINGS and NATIVE_EMBEDDINGS in self.tensors.home else name
+
+    def others(self) -> Iterator[str]:
+        """Names of all tensors outside the mixers, as transformers spells them."""
+        yield EMBEDDINGS
+        for layer in range(self.layers):
+            yield norm_name(layer)
+        yield FINAL_NORM
+        if not self.config.tie_word_embeddings:
+            yield HEAD
+
+
+def mixer_prefix(layer: int) -> str:
+    return f"backbone.layers.{layer}.mixer."
+
+
+def norm_name(layer: int) -> str:
+    return f"backbone.layers.{layer}.norm.weight"
+
+
+def open_checkpoint(model: str | Path) -> Checkpoint:
+    """`demo`, a local folder (transformers or native format) or a hub name. CheckpointError with the remedy for
+    anything that is not a complete Mamba2 language model; shapes are checked here, before any work."""
+    folder = find_folder(model)
+    raw = read_config(folder)
+    if is_native(raw):
+        config = to_transformers(raw)
+        raw = json.loads(config.to_json_string())
+    else:
+        config = _config_object(raw, folder)
+    checkpoint = Checkpoint(folder, raw, config, mixer_layout(config), find_tensors(folder))
+    _check_shapes(checkpoint)
+    return checkpoint
+
+
+def find_folder(model: str | Path) -> Path:
+    """The local folder of a model; a hub name is downloaded into the hub's own cache."""
+    if str(model) == "demo":
+        return DEMO
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"model {model} is a file; give the folder that holds config.json and the weights")
+    if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise CheckpointError(f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name")
+    return _download(model)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin", *COMPANIONS]))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"model {name}: no such folder here, and the hub did not give it ({reason})") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as a dict."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json, so it is not a model folder; {AGAIN}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); {AGAIN}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not a JSON object; {AGAIN}")
+    return config
+
+
+def _config_object(raw: dict[str, Any], folder: Path) -> Any:
+    """transformers' own config class: it fills in the defaults that config.json leaves out, and reads its Infinity."""
+    from transformers import AutoConfig
+
+    model_type = raw.get("model_type")
+    if model_type not in FAMILIES:
+        refuse(model_type)
+    if model_type not in WHOLE_MODELS:
+        raise CheckpointError(f"{folder}: whole {model_type} models can't be pruned yet, only {', '.join(WHOLE_MODELS)}")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder / 'config.json'} is not a valid {model_type} config: {reason}") from None
+
+
+def _check_shapes(checkpoint: Checkpoint) -> None:
+    layout, where = checkpoint.mixer_layout, checkpoint.folder
+    for layer in range(checkpoint.layers):
+        prefix = mixer_prefix(layer)
+        found = {n.removeprefix(prefix): _meta(s) for n, s in checkpoint.tensors.shapes.items() if n.startswith(prefix)}
+        layout.check(found, where=f"layer {layer} of {where}")
+    if not checkpoint.config.tie_word_embeddings and HEAD not in checkpoint.tensors.home:
+        raise CheckpointError(f"tensor {HEAD} is missing in {where} and tie_word_embeddings is false; {AGAIN}")
+    for name in checkpoint.others():
+        table = name in (EMBEDDINGS, HEAD)
+        _check_shape(checkpoint, name, (checkpoint.vocab_size, layout.d_model) if table else (layout.d_model,))
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
+    if not checkpoint.has(name):
+        raise CheckpointError(f"tensor {name} is missing in {checkpoint.folder}; {AGAIN}")
+    if checkpoint.shape(name) != expected:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {name} has shape {checkpoint.shape(name)}, but config.json asks for {expected}; "
+            "check that config and weights belong together"
+        )
+
+
+def _meta(shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+

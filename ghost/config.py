@@ -1,0 +1,97 @@
+"""Settings of a run. Each field is declared here once, with its help; the command line and the flow both read it."""
+
+import re
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ghost.errors import SettingsError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class RunSettings(BaseModel):
+    """Everything that a user may choose about a run. Impossible values are refused when the object is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    model: str = "demo"
+    """Model to prune: `demo`, a local folder (transformers or native state-spaces format), or a hub name."""
+    sparsity: float = 0.5
+    """Share of the state channels to drop, between 0 and 1."""
+    method: str = "ghost"
+    """Saliency that ranks the channels: ghost, ghost-mean, magnitude or random."""
+    calibration: str = "stdlib"
+    """Calibration text: `stdlib`, a .txt, .jsonl or .parquet path (`path:column`), or `hf:dataset:config:split:column`."""
+    evaluation: str = "stdlib"
+    """Evaluation text, in the same forms. `stdlib` never overlaps with the calibration text of that name."""
+    samples: int = Field(128, ge=1)
+    """Calibration windows."""
+    length: int = Field(128, ge=2)
+    """Tokens of a calibration window."""
+    window: int = Field(2048, ge=2)
+    """Tokens of an evaluation window; windows don't overlap."""
+    policy: Literal["balanced", "pooled"] = "balanced"
+    """`balanced` keeps as many channels in every group; `pooled` ranks all groups of a layer together, as the paper does."""
+    round_to: int = Field(16, ge=1)
+    """Kept channels are rounded to a multiple of this; kernels like 8 and more."""
+    soft: bool = False
+    """Zero the dropped channels instead of cutting them out: same size, for comparisons."""
+    sequential: bool = True
+    """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
+    device: str = "auto"
+    """Device to compute on: auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics add up in float64 anyway."""
+    seed: int = Field(0, ge=0)
+    """Seed of the calibration sample and of the method `random`."""
+    tokenizer: str | None = None
+    """Tokenizer folder or hub name, for a model folder that has none (native ones)."""
+    store: str = "ghost-runs"
+    """Folder that keeps the artifacts of all runs; a run that is started again continues from it."""
+    out: str | None = None
+    """Folder to copy the finished checkpoint to; without it the checkpoint stays in the store."""
+
+    @field_validator("sparsity")
+    @classmethod
+    def _open_interval(cls, sparsity: float) -> float:
+        if not 0 < sparsity < 1:
+            raise ValueError(f"{sparsity} is outside (0, 1); give the share of channels to drop, such as 0.5")
+        return sparsity
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"{device!r} is not a device; give auto, cpu, cuda or cuda:N")
+        return device
+
+
+def make_settings(**fields: object) -> RunSettings:
+    """RunSettings, with the first bad field as a SettingsError of one line."""
+    try:
+        return RunSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        value = "" if not field or repr(first["input"]) in message else f" (got {first['input']!r})"
+        raise SettingsError(f"{field}: {message}{value}" if field else message) from None
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the first GPU where there is one. SettingsError for a GPU that is not there."""
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"device {device} asked for, but {torch.cuda.device_count()} CUDA devices are here; try --device cpu")
+    return chosen
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on a CPU, bfloat16 on a GPU."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[dtype]

@@ -1,0 +1,21 @@
+"""One exception tree. Every message names the thing, its value and the remedy; the command line prints it as one line."""
+
+
+class GhostError(Exception):
+    """Anything that a user can mend."""
+
+
+class SettingsError(GhostError):
+    """A setting, or a combination of settings, that can't work."""
+
+
+class CheckpointError(GhostError):
+    """A model folder that is missing, damaged, or not a Mamba2 model."""
+
+
+class CorpusError(GhostError):
+    """A calibration or evaluation text that can't be read or is too short."""
+
+
+class VerificationError(GhostError):
+    """A pruned checkpoint that does not compute what it should."""

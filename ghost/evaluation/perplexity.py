@@ -1,0 +1,79 @@
+"""Perplexity by one protocol for every model: the whole text, non-overlapping windows, every token weighs the same."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ghost.backbone import Backbone, batches
+from ghost.errors import CorpusError
+from ghost.ssd import STATISTICS
+
+TOKENS_PER_SWEEP = 1 << 16
+PROTOCOL = (
+    "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
+    "the first of a window from the window's one token of overlap; mean over tokens of the negative log-likelihood"
+)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood (nats per token), over `tokens` predicted tokens."""
+
+    perplexity: float
+    nll: float
+    tokens: int
+    window: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.inference_mode()
+def perplexity(backbone: Backbone, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None) -> Perplexity:
+    """Perplexity of a token stream (length,). Window i reads tokens [i W, (i+1) W) and predicts [i W + 1, (i+1) W + 1).
+
+    `progress` is called with the tokens just finished. CorpusError where the text is shorter than one window.
+    """
+    if len(tokens) < window + 1:
+        raise CorpusError(
+            f"the evaluation text has {len(tokens)} tokens, shorter than one window of {window} and its last target; "
+            f"give a longer text, or --window {max(2, len(tokens) - 1)} or less"
+        )
+    total = torch.zeros((), dtype=STATISTICS)
+    for sweep in _sweeps(tokens, window):
+        total += _nll_of(backbone, sweep).cpu()
+        if progress:
+            progress(sweep[:, 1:].numel())
+    predicted = len(tokens) - 1
+    nll = total.item() / predicted
+    return Perplexity(math.exp(nll), nll, predicted, window)
+
+
+def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
+    """Windows with their targets, (rows, window + 1); the rest of the text is a last, shorter row."""
+    whole = (len(tokens) - 1) // window
+    rows = tokens.unfold(0, window + 1, window)[:whole]
+    yield from rows.split(max(1, TOKENS_PER_SWEEP // window))
+    if (rest := tokens[whole * window :]).numel() > 1:
+        yield rest.unsqueeze(0)
+
+
+def _nll_of(backbone: Backbone, rows_bl: Tensor) -> Tensor:
+    """Summed negative log-likelihood, float64; each layer's weights are read once for all rows."""
+    hidden_blm = backbone.embed(rows_bl[:, :-1])
+    parts = list(batches(*hidden_blm.shape[:2]))
+    for i in range(backbone.layers):
+        layer = backbone.layer(i)
+        for part in parts:
+            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], backbone.inputs(layer, hidden_blm[part]))
+    head, total = backbone.head(), torch.zeros((), dtype=STATISTICS, device=backbone.device)
+    for part in parts:
+        targets = rows_bl[part, 1:].long().to(backbone.device)
+        logits = backbone.logits(head, hidden_blm[part])
+        total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").to(STATISTICS)
+    return total

@@ -1,0 +1,130 @@
+"""Export, evaluation and report: the tasks after the last layer. They run anew unless the whole run was finished."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.states import State
+from safetensors.torch import load
+
+from artifacts.schemas import SELECTION, STATS
+from artifacts.tables import decode
+from ghost.backbone import Backbone
+from ghost.checkpoint.source import open_checkpoint
+from ghost.evaluation.perplexity import PROTOCOL, Perplexity, perplexity
+from ghost.export import PROVENANCE, export
+from ghost.report.card import model_card
+from ghost.report.page import LayerView, render
+from ghost.selection import Selection
+from tasks import progress
+from tasks.layers import OPTIONS, energy_dropped, reference, timed
+from tasks.run import Run, corpus_record, display_name
+from tasks.tables import selection_from, statistics_from
+
+STATE_ELEMENT_BYTES = 4
+"""Runtimes keep the recurrent state in fp32, whatever the weights are."""
+
+
+@task(name="export_checkpoint", **OPTIONS)
+def export_checkpoint(run: Run) -> State[Any]:
+    """The pruned model as a transformers folder, to checkpoint/."""
+    config = f"{run.keys.checkpoint}/config.json"
+    if run.was_finished:
+        return reference(config, run.store.sha256(config), cached=True)
+    with timed(run, "export"), tempfile.TemporaryDirectory() as folder:
+        export(run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run))
+        for path in sorted(Path(folder).iterdir()):
+            run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
+    return reference(config, run.store.sha256(config))
+
+
+def _d_state(run: Run) -> int:
+    if run.settings.soft:
+        return run.source.mixer_layout.d_state
+    return max(selection.width for selection in _selections(run))
+
+
+def _selections(run: Run) -> list[Selection]:
+    stored = (decode(run.store.get(run.keys.selection(i)), SELECTION) for i in range(run.source.layers))
+    return [selection_from(table) for table in stored]
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """What made this checkpoint, and which channels of the source it keeps; `ghost verify` reads it."""
+    kept = [[group.nonzero().flatten().tolist() for group in selection.kept_gn] for selection in _selections(run)]
+    made_from = {"model": display_name(run.settings.model), "run_id": run.keys.run_id}
+    return {"ghost": made_from | {"determinants": run.determinants, "soft": run.settings.soft}, "kept_channels": kept}
+
+
+@task(name="evaluate", **OPTIONS)
+def evaluate(run: Run) -> State[Any]:
+    """Perplexity of the dense and the pruned model by the same code, sizes beside it, to evaluation/results.json."""
+    key = run.keys.evaluation
+    if run.was_finished:
+        return reference(key, run.store.sha256(key), cached=True)
+    with timed(run, "evaluate"):
+        data = json.dumps(_results(run), indent=2, ensure_ascii=False).encode() + b"\n"
+    return reference(key, run.store.put(key, data))
+
+
+def _results(run: Run) -> dict[str, Any]:
+    pruned = open_checkpoint(checkpoint_folder(run))
+    scores = {"dense": _score(run, run.backbone)}
+    scores["pruned"] = _score(run, Backbone(pruned, run.backbone.device, run.backbone.dtype))
+    layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
+    layers, selections = run.source.layers, _selections(run)
+    corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
+    return {
+        "perplexity": {name: score.perplexity for name, score in scores.items()},
+        "nll": {name: score.nll for name, score in scores.items()},
+        "state_bytes": {n: layers * l.state_elements * STATE_ELEMENT_BYTES for n, l in layouts.items()},
+        "d_state": {name: layout.d_state for name, layout in layouts.items()},
+        "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
+        "layers": layers,
+        "channels": sum(s.kept_gn.numel() for s in selections),
+        "kept_channels": sum(int(s.kept_gn.sum()) for s in selections),
+        "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
+    }
+
+
+def _score(run: Run, backbone: Backbone) -> Perplexity:
+    return perplexity(backbone, run.evaluation_tokens, run.settings.window, progress.current().evaluated)
+
+
+def checkpoint_folder(run: Run) -> Path:
+    """The stored checkpoint as a local folder."""
+    keys = run.store.list(f"{run.keys.checkpoint}/")
+    return [run.store.fetch(key) for key in keys][0].parent
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Settings and results in one object of plain values, the same for the same inputs."""
+    settings = run.settings
+    fields = ("method", "sparsity", "policy", "soft", "sequential")
+    named = {"run_id": run.keys.run_id, "model": display_name(settings.model)}
+    chosen = {name: getattr(settings, name) for name in fields} | {"calibration": corpus_record(run)}
+    return named | chosen | json.loads(run.store.get(run.keys.evaluation))
+
+
+@task(name="report", **OPTIONS)
+def report(run: Run) -> State[Any]:
+    """The page of the run to report/index.html; model card and figures into the checkpoint."""
+    key = run.keys.report
+    if run.was_finished:
+        return reference(key, run.store.sha256(key), cached=True)
+    summary = summarise(run)
+    run.store.put(f"{run.keys.checkpoint}/README.md", model_card(summary).encode())
+    figures = json.dumps(provenance(run) | {"figures": summary}, ensure_ascii=False).encode() + b"\n"
+    run.store.put(f"{run.keys.checkpoint}/{PROVENANCE}", figures)
+    page = render(summary, [_view(run, i) for i in range(run.source.layers)]).encode()
+    return reference(key, run.store.put(key, page))
+
+
+def _view(run: Run, layer: int) -> LayerView:
+    selection = selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION))
+    statistics = statistics_from(decode(run.store.get(run.keys.stats(layer)), STATS))
+    dropped = None if statistics.energy_gn is None else energy_dropped(statistics, selection)
+    saliency_gn, kept_gn = selection.saliency_gn.numpy(), selection.kept_gn.numpy()
+    return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=dropped)

@@ -1,0 +1,60 @@
+"""Looking at what runs left behind: a run's layers, and the proof of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifacts.errors import MissingArtifact
+from artifacts.keys import RunKeys
+from artifacts.schemas import SELECTION, STATS
+from artifacts.store import Store, open_store
+from artifacts.tables import decode
+from ghost.calibration.corpus import read_text
+from ghost.calibration.tokens import tokenize
+from ghost.checkpoint.source import open_checkpoint
+from ghost.evaluation.verify import verify
+from tasks.layers import energy_dropped
+from tasks.tables import selection_from, statistics_from
+
+
+def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
+    """A title, and one row per finished layer of the run whose id starts with `run_id`."""
+    opened = open_store(store)
+    keys = find_run(opened, run_id)
+    done = [key for key in opened.list(f"{keys.root}/layers/") if key.endswith("/layer.json")]
+    if not done:
+        raise MissingArtifact(f"run {keys.run_id} has no finished layer yet; start it again to continue")
+    finished = "finished" if opened.exists(keys.manifest) else "not finished"
+    return f"run {keys.run_id}, {finished}", [_row(opened, keys, layer) for layer in range(len(done))]
+
+
+def find_run(store: Store, run_id: str) -> RunKeys:
+    """The one run whose id starts so; MissingArtifact where there is none, or more than one."""
+    runs = sorted({key.split("/")[1] for key in store.list("runs/")})
+    matching = [name for name in runs if run_id and name.startswith(run_id)]
+    if len(matching) != 1:
+        found = f"runs there: {', '.join(runs)}" if runs else "there are no runs"
+        raise MissingArtifact(f"run {run_id!r} matches {len(matching)} runs in the store {store.url}; {found}")
+    return RunKeys(matching[0])
+
+
+def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
+    selection = selection_from(decode(store.get(keys.selection(layer)), SELECTION))
+    statistics = statistics_from(decode(store.get(keys.stats(layer)), STATS))
+    saliency, kept = selection.saliency_gn, selection.kept_gn
+    return {
+        "layer": layer,
+        "kept": f"{int(kept.sum())} of {kept.numel()}",
+        "energy dropped": "-" if statistics.energy_gn is None else f"{energy_dropped(statistics, selection):.3%}",
+        "least kept saliency": f"{saliency[kept].min():.4g}",
+        "most dropped saliency": f"{saliency[~kept].max():.4g}",
+    }
+
+
+def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
+    """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
+    source = open_checkpoint(against)
+    folder = Path(checkpoint).expanduser()
+    ids = tokenize(folder, read_text(corpus, "evaluation"))[:tokens]
+    return verify(folder, source, ids.to(torch.long))

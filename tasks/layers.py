@@ -1,0 +1,126 @@
+"""The three tasks of a layer: calibrate, score, prune. A layer found done in the store ends as state `Cached`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+from safetensors.torch import save
+
+from artifacts.digest import sha256_bytes
+from artifacts.errors import ArtifactError
+from artifacts.manifest import merge_timings, read_layer, write_layer
+from artifacts.schemas import SELECTION, STATS
+from artifacts.tables import decode, encode, metadata
+from ghost.saliency import LayerStatistics
+from ghost.selection import Selection
+from ghost.surgery import slice_mixer, zero_mixer
+from tasks import progress
+from tasks.run import Run
+from tasks.tables import selection_columns, selection_from, statistics_columns, statistics_from
+
+CHAIN = "chain"
+OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+def reference(key: str, sha256: str, *, cached: bool = False) -> State[Any]:
+    """A task's result: where the artifact lies, never the artifact."""
+    name = "Cached" if cached else "Completed"
+    return Completed(name=name, message=key, data={"key": key, "sha256": sha256})
+
+
+@contextmanager
+def timed(run: Run, stage: str) -> Iterator[None]:
+    """Note the stage's seconds in timings.json, which is outside the manifest."""
+    started = time.perf_counter()
+    yield
+    merge_timings(run.store, run.keys, {stage: round(time.perf_counter() - started, 3)})
+
+
+@task(name="calibrate_layer", task_run_name="layer {layer:02d}: calibrate", **OPTIONS)
+def calibrate_layer(run: Run, layer: int) -> State[Any]:
+    """Statistics of the layer, to stats.parquet. Takes up the whole layer if the store has it, or its statistics alone."""
+    if _adopt(run, layer):
+        return reference(run.keys.stats(layer), run.records[layer].files["stats.parquet"], cached=True)
+    if (found := _stored_statistics(run, layer)) is not None:
+        return reference(run.keys.stats(layer), sha256_bytes(found), cached=True)
+    with timed(run, f"layer {layer:03d} calibrate"):
+        columns = statistics_columns(layer, run.walk.statistics(layer))
+        digest = run.store.put(run.keys.stats(layer), encode(columns, STATS, {CHAIN: run.chain(layer)}))
+    return reference(run.keys.stats(layer), digest)
+
+
+def _adopt(run: Run, layer: int) -> bool:
+    """Take the layer from the store, if it is done there under this chain and every digest matches."""
+    record = read_layer(run.store, run.keys, layer, run.chain(layer))
+    if record is None:
+        return False
+    run.walk.restore(layer, selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION)))
+    run.done(layer, record, cached=True)
+    progress.current().layer(f"layer {layer:02d} cached")
+    return True
+
+
+def _stored_statistics(run: Run, layer: int) -> bytes | None:
+    """stats.parquet of a layer that failed after it was written: only with this chain, and to the last bit."""
+    try:
+        data = run.store.get(run.keys.stats(layer))
+        table = decode(data, STATS)
+    except ArtifactError:
+        return None
+    extra = metadata(table)
+    intact = extra.get(CHAIN) == run.chain(layer) and encode(table, STATS, extra) == data
+    return data if intact else None
+
+
+@task(name="score_layer", task_run_name="layer {layer:02d}: score", **OPTIONS)
+def score_layer(run: Run, layer: int) -> State[Any]:
+    """Saliency and the choice of channels, from stats.parquet to selection.parquet."""
+    key = run.keys.selection(layer)
+    if layer in run.records:
+        return reference(key, run.records[layer].files["selection.parquet"], cached=True)
+    statistics = statistics_from(decode(run.store.get(run.keys.stats(layer)), STATS))
+    selection = run.walk.select(layer, statistics)
+    digest = run.store.put(key, encode(selection_columns(layer, selection), SELECTION))
+    _tell(layer, statistics, selection)
+    return reference(key, digest)
+
+
+def _tell(layer: int, statistics: LayerStatistics, selection: Selection) -> None:
+    kept, channels = int(selection.kept_gn.sum()), selection.kept_gn.numel()
+    message = f"layer {layer:02d} keeps {kept} of {channels}"
+    if statistics.energy_gn is not None:
+        dropped = energy_dropped(statistics, selection)
+        message += f", drops {dropped:.2%} of the energy"
+    get_run_logger().info(message)
+    progress.current().layer(message)
+
+
+def energy_dropped(statistics: LayerStatistics, selection: Selection) -> float:
+    """Share of the squared saliency that lies in dropped channels."""
+    assert statistics.energy_gn is not None
+    total = statistics.energy_gn.sum()
+    return float(torch.where(selection.kept_gn, 0, statistics.energy_gn).sum() / total) if total else 0.0
+
+
+@task(name="prune_layer", task_run_name="layer {layer:02d}: prune", **OPTIONS)
+def prune_layer(run: Run, layer: int) -> State[Any]:
+    """The pruned mixer to weights.safetensors, then layer.json: from here on the layer is done."""
+    key = run.keys.weights(layer)
+    if layer in run.records:
+        return reference(key, run.records[layer].files["weights.safetensors"], cached=True)
+    selection = selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION))
+    layout, mixer = run.source.mixer_layout, run.source.mixer(layer)
+    pruned = zero_mixer(layout, mixer, selection) if run.settings.soft else slice_mixer(layout, mixer, selection)[1]
+    digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}))
+    names = ("stats", "selection")
+    files = {f"{name}.parquet": run.store.sha256(getattr(run.keys, name)(layer)) for name in names}
+    record = write_layer(run.store, run.keys, layer, run.chain(layer), files | {"weights.safetensors": digest})
+    run.walk.restore(layer, selection)
+    run.done(layer, record, cached=False)
+    return reference(key, digest)

@@ -1,0 +1,126 @@
+"""A run, opened: everything that can be refused is refused here, before the first layer."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artifacts.digest import run_id
+from artifacts.keys import RunKeys
+from artifacts.manifest import LayerRecord, check_run_format, finished, write_run
+from artifacts.schemas import FORMAT_VERSION, TOKENS
+from artifacts.store import Store, open_store
+from artifacts.tables import encode
+from ghost.backbone import Backbone
+from ghost.calibration.corpus import read_text
+from ghost.calibration.tokens import digest, sample_windows, tokenize
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.config import RunSettings, resolve_device, resolve_dtype
+from ghost.errors import CorpusError
+from ghost.saliency import find_method
+from ghost.walk import Walk
+from tasks.out import check_out
+from tasks.tables import token_columns
+
+METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "seed", "window")
+
+
+class Run:
+    """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside."""
+
+    def __init__(self, settings: RunSettings, store: Store, source: Checkpoint, calibration_bl: Tensor, text: Tensor) -> None:
+        device = resolve_device(settings.device)
+        self.settings, self.store, self.source = settings, store, source
+        self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
+        self.calibration_bl, self.evaluation_tokens = calibration_bl, text
+        self.walk = Walk(self.backbone, calibration_bl, settings)
+        self.determinants = _determinants(self)
+        self.keys = RunKeys(run_id(self.determinants))
+        self.records: dict[int, LayerRecord] = {}
+        self.cached: set[int] = set()
+        self.was_finished = finished(store, self.keys)
+
+    def chain(self, layer: int) -> str:
+        """What layer's content depends on: the layer before it, or the run's own determinants."""
+        return self.records[layer - 1].digest if layer else self.keys.run_id
+
+    def done(self, layer: int, record: LayerRecord, *, cached: bool) -> None:
+        self.records[layer] = record
+        if cached:
+            self.cached.add(layer)
+
+
+_waiting: dict[RunSettings, Run] = {}
+
+
+def open_ahead(settings: RunSettings) -> None:
+    """Open a run for the `open_run` that follows in this process: whatever is wrong with model, texts or store then
+    shows before a Prefect server has to start."""
+    _waiting[settings] = _open(settings)
+
+
+def open_run(settings: RunSettings) -> Run:
+    """Open model, texts and store, and write run.json and the calibration tokens. Raises GhostError or ArtifactError."""
+    run = _waiting.pop(settings, None) or _open(settings)
+    check_run_format(run.store, run.keys)
+    if not run.was_finished:
+        write_run(run.store, run.keys, _record(run))
+        run.store.put(run.keys.tokens, encode(token_columns(run.calibration_bl), TOKENS))
+    return run
+
+
+def _open(settings: RunSettings) -> Run:
+    find_method(settings.method)
+    resolve_device(settings.device)
+    source = open_checkpoint(settings.model)
+    tokenizer = settings.tokenizer or source.folder
+    calibration = tokenize(tokenizer, read_text(settings.calibration, "calibration"))
+    calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
+    text = tokenize(tokenizer, read_text(settings.evaluation, "evaluation"))
+    if len(text) <= settings.window:
+        raise CorpusError(
+            f"--window {settings.window} is longer than the evaluation text of {len(text)} tokens; "
+            f"give --window {max(2, len(text) - 1)} or less, or a longer text"
+        )
+    run = Run(settings, open_store(settings.store), source, calibration_bl, text)
+    check_out(settings.out, run.keys.run_id)
+    return run
+
+
+def _determinants(run: Run) -> dict[str, Any]:
+    """Everything that the result's bytes depend on; paths and names are not among it."""
+    settings = run.settings
+    return {
+        "format": FORMAT_VERSION,
+        "checkpoint": run.source.digest,
+        "calibration": digest(run.calibration_bl),
+        "evaluation": digest(run.evaluation_tokens),
+        "device": run.backbone.device.type,
+        "dtype": str(run.backbone.dtype).removeprefix("torch."),
+    } | {name: getattr(settings, name) for name in METHOD_FIELDS}
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """run.json: the determinants, and where they came from by name; no paths of this machine."""
+    return {
+        "run_id": run.keys.run_id,
+        "determinants": run.determinants,
+        "model": display_name(run.settings.model),
+        "calibration": corpus_record(run),
+        "evaluation": {"corpus": display_name(run.settings.evaluation), "tokens": len(run.evaluation_tokens)},
+        "versions": {"ghost": version("ghost-ssm"), "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def corpus_record(run: Run) -> dict[str, Any]:
+    settings = run.settings
+    sample = {"samples": settings.samples, "length": settings.length, "seed": settings.seed}
+    return {"corpus": display_name(settings.calibration)} | sample
+
+
+def display_name(spec: str) -> str:
+    """A model or corpus by name: hub names whole, local paths without their folders."""
+    return Path(spec).name if Path(spec).exists() or spec.startswith(("/", ".", "~")) else spec

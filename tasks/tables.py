@@ -1,0 +1,61 @@
+"""Between ghost's tensors and the columns of the artifact tables."""
+
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ghost.saliency import LayerStatistics
+from ghost.selection import Selection
+
+ENERGIES = ("controllability", "observability", "energy")
+
+
+def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any]:
+    """Columns of stats.parquet, one row per channel; energies are null where the method runs no calibration."""
+    rows = statistics.norm_b_gn.numel()
+    energies = {name: getattr(statistics, f"{name}_gn") for name in ENERGIES}
+    return (
+        _positions(layer, statistics.norm_b_gn)
+        | {name: pa.nulls(rows, pa.float64()) if t is None else t.flatten().numpy() for name, t in energies.items()}
+        | {"norm_b": statistics.norm_b_gn.flatten().numpy(), "norm_c": statistics.norm_c_gn.flatten().numpy()}
+        | {"tokens": [statistics.tokens] * rows}
+    )
+
+
+def statistics_from(table: pa.Table) -> LayerStatistics:
+    """What `statistics_columns` was given."""
+    energies = {f"{n}_gn": None if table[n].null_count else _grid(table, n) for n in ENERGIES}
+    norms = {"norm_b_gn": _grid(table, "norm_b"), "norm_c_gn": _grid(table, "norm_c")}
+    return LayerStatistics(**norms, **energies, tokens=table["tokens"][0].as_py())
+
+
+def selection_columns(layer: int, selection: Selection) -> dict[str, Any]:
+    """Columns of selection.parquet, one row per channel."""
+    scored = {"saliency": selection.saliency_gn.flatten().numpy(), "kept": selection.kept_gn.flatten().numpy()}
+    return _positions(layer, selection.saliency_gn) | scored
+
+
+def selection_from(table: pa.Table) -> Selection:
+    """What `selection_columns` was given."""
+    return Selection(_grid(table, "saliency"), _grid(table, "kept"))
+
+
+def token_columns(tokens_bl: Tensor) -> dict[str, Any]:
+    """Columns of tokens.parquet, one row per calibration window."""
+    return {"sample": range(len(tokens_bl)), "tokens": list(tokens_bl.numpy())}
+
+
+def _positions(layer: int, like_gn: Tensor) -> dict[str, Any]:
+    groups, channels = like_gn.shape
+    return {
+        "layer": [layer] * (groups * channels),
+        "group": torch.arange(groups).repeat_interleave(channels).numpy(),
+        "channel": torch.arange(channels).repeat(groups).numpy(),
+    }
+
+
+def _grid(table: pa.Table, column: str) -> Tensor:
+    groups = table["group"][-1].as_py() + 1
+    return torch.from_numpy(table[column].to_numpy().copy()).reshape(groups, -1)

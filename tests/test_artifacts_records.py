@@ -1,0 +1,237 @@
+"""The records of a run: what they claim is verified against the store, and damage is never trusted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artifacts import manifest, tables
+from artifacts.digest import record_bytes, sha256_bytes
+from artifacts.errors import MissingArtifact, StoreError
+from artifacts.keys import RunKeys
+from artifacts.manifest import LayerRecord
+from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
+from artifacts.store import Store, open_store
+
+KEYS = RunKeys("0123456789abcdef")
+OTHER_KEYS = RunKeys("fedcba9876543210")
+CHAIN = sha256_bytes(b"the layer before")
+LAYER_FILES = ["stats.parquet", "selection.parquet", "weights.safetensors", "layer.json"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def stats(layer: int, seed: int) -> bytes:
+    names = ["controllability", "observability", "energy", "norm_b", "norm_c"]
+    random, index = np.random.default_rng([seed, layer]), np.arange(16)
+    columns: dict[str, Any] = {name: random.random(16) for name in names}
+    columns |= {"layer": index * 0 + layer, "group": index // 8, "channel": index % 8, "tokens": [16384] * 16}
+    return tables.encode(columns, STATS)
+
+
+def selection(layer: int) -> bytes:
+    columns = {"layer": [layer] * 2, "group": [0] * 2, "channel": [0, 1], "saliency": [0.5, 2.0], "kept": [False, True]}
+    return tables.encode(columns, SELECTION)
+
+
+def put_layer(store: Store, keys: RunKeys = KEYS, layer: int = 0, seed: int = 0) -> LayerRecord:
+    files = {
+        "stats.parquet": store.put(keys.stats(layer), stats(layer, seed)),
+        "selection.parquet": store.put(keys.selection(layer), selection(layer)),
+        "weights.safetensors": store.put(keys.weights(layer), bytes(range(256))),
+    }
+    return manifest.write_layer(store, keys, layer, CHAIN, files)
+
+
+def put_run(store: Store, keys: RunKeys = KEYS, seed: int = 0) -> dict[str, Any]:
+    manifest.write_run(store, keys, {"model": "demo", "seed": seed})
+    store.put(keys.tokens, tables.encode({"sample": [0, 1], "tokens": [[1, 2, 3], []]}, TOKENS))
+    for layer in range(3):
+        put_layer(store, keys, layer, seed)
+    store.put(f"{keys.checkpoint}/config.json", b'{"state_size": 64}')
+    return manifest.write_manifest(store, keys)
+
+
+def flip(store: Store, key: str, bit: int) -> None:
+    """As a disk does it: behind the store's back."""
+    with Path(store.url, key).open("r+b") as file:
+        file.seek(bit // 8)
+        (byte,) = file.read(1)
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def some_bits(store: Store, key: str) -> list[int]:
+    """Every bit of a short file, and about a hundred spread over a longer one."""
+    bits = store.size(key) * 8
+    return list(range(0, bits, max(1, bits // 100)))
+
+
+def test_run_json_holds_the_record_and_the_format(store: Store) -> None:
+    manifest.write_run(store, KEYS, {"model": "demo", "seed": 0})
+    assert json.loads(store.get(KEYS.run)) == {"model": "demo", "seed": 0, "format": FORMAT_VERSION}
+
+
+def test_run_json_is_left_alone_if_equal_and_mended_if_not(store: Store) -> None:
+    record = {"model": "demo", "seed": 0}
+    manifest.write_run(store, KEYS, record)
+    path, data = store.fetch(KEYS.run), store.get(KEYS.run)
+    inode = path.stat().st_ino
+    manifest.write_run(store, KEYS, record)
+    assert path.stat().st_ino == inode
+    flip(store, KEYS.run, 99)
+    manifest.write_run(store, KEYS, record)
+    assert store.get(KEYS.run) == data
+
+
+def test_a_run_of_another_format_is_refused_with_both_versions(store: Store) -> None:
+    store.put(KEYS.run, b'{"format": 7, "model": "demo"}')
+    with pytest.raises(StoreError, match=rf"run {KEYS.run_id} .* format version 7, .* knows {FORMAT_VERSION}; use the"):
+        manifest.check_run_format(store, KEYS)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\0", b"[7]", b'{"model":"demo"}', b'{"format":1}'])
+def test_a_run_that_is_new_or_damaged_is_no_other_format(store: Store, data: bytes | None) -> None:
+    if data is not None:
+        store.put(KEYS.run, data)
+    manifest.check_run_format(store, KEYS)
+    manifest.write_run(store, KEYS, {"model": "demo"})
+    assert json.loads(store.get(KEYS.run)) == {"model": "demo", "format": FORMAT_VERSION}
+
+
+def test_a_layer_is_read_as_it_was_written(store: Store) -> None:
+    written = put_layer(store, layer=2)
+    assert manifest.read_layer(store, KEYS, 2, CHAIN) == written
+    assert written.digest == store.sha256(KEYS.layer(2))
+    assert written.files == {name: store.sha256(f"{KEYS.layer_folder(2)}/{name}") for name in LAYER_FILES[:3]}
+    assert put_layer(store, layer=2) == written
+
+
+def test_a_layer_of_another_chain_number_or_run_is_not_done(store: Store) -> None:
+    put_layer(store, layer=2)
+    store.put(KEYS.layer(1), store.get(KEYS.layer(2)))
+    assert manifest.read_layer(store, KEYS, 2, sha256_bytes(b"another layer before")) is None
+    assert manifest.read_layer(store, KEYS, 1, CHAIN) is None
+    assert manifest.read_layer(store, OTHER_KEYS, 2, CHAIN) is None
+
+
+def test_a_layers_digest_follows_its_chain_and_its_files(store: Store) -> None:
+    files = {"weights.safetensors": store.put(KEYS.weights(0), b"weights")}
+    first = manifest.write_layer(store, KEYS, 0, CHAIN, files)
+    other_chain = manifest.write_layer(store, KEYS, 0, "another", files)
+    other_files = manifest.write_layer(store, KEYS, 0, CHAIN, {"weights.safetensors": sha256_bytes(b"others")})
+    assert len({first.digest, other_chain.digest, other_files.digest}) == 3
+
+
+@pytest.mark.parametrize("name", LAYER_FILES)
+def test_a_layer_with_a_file_missing_is_not_done(store: Store, name: str) -> None:
+    put_layer(store)
+    store.delete(f"{KEYS.layer_folder(0)}/{name}")
+    assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+
+
+@pytest.mark.parametrize("name", LAYER_FILES)
+def test_a_flipped_bit_in_any_file_of_a_layer_undoes_it(store: Store, name: str) -> None:
+    put_layer(store)
+    key = f"{KEYS.layer_folder(0)}/{name}"
+    for bit in some_bits(store, key):
+        flip(store, key, bit)
+        assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+        flip(store, key, bit)
+        assert manifest.read_layer(store, KEYS, 0, CHAIN) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": None},
+        {"files": ["stats.parquet"]},
+        {"files": {"../../../run.json": "0"}},
+        {"files": {"": "0"}},
+        {"files": {"stats.parquet": None}},
+        {"files": {"stats.parquet": {}}},
+        {"format": FORMAT_VERSION + 1},
+        {"more": 1},
+    ],
+)
+def test_a_layer_json_with_other_content_is_none(store: Store, change: dict[str, Any]) -> None:
+    put_layer(store)
+    record = json.loads(store.get(KEYS.layer(0)))
+    store.put(KEYS.layer(0), record_bytes(record | change))
+    assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+
+
+def test_the_manifest_lists_every_file_but_itself_and_the_timings(store: Store) -> None:
+    manifest.merge_timings(store, KEYS, {"layer 0": 1.5})
+    put_run(store, OTHER_KEYS)
+    record = put_run(store)
+    assert put_run(store) == record == json.loads(store.get(KEYS.manifest))
+    layers = {f"layers/{layer:03d}/{name}" for layer in range(3) for name in LAYER_FILES}
+    assert set(record["files"]) == {"run.json", "calibration/tokens.parquet", "checkpoint/config.json"} | layers
+    assert list(record["files"]) == sorted(record["files"])
+    weights = {"size": 256, "sha256": sha256_bytes(bytes(range(256)))}
+    assert record["files"]["layers/001/weights.safetensors"] == weights
+    assert (record["format"], record["run_id"]) == (FORMAT_VERSION, KEYS.run_id)
+
+
+def test_a_manifest_of_given_names_leaves_strays_out(store: Store) -> None:
+    put_run(store)
+    store.put(f"{KEYS.checkpoint}/stray.bin", b"of a killed export")
+    assert list(manifest.write_manifest(store, KEYS, ["run.json"])["files"]) == ["run.json"]
+    with pytest.raises(MissingArtifact, match=f"{KEYS.evaluation} is not in the store"):
+        manifest.write_manifest(store, KEYS, ["evaluation/results.json"])
+
+
+def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> None:
+    assert not manifest.finished(store, KEYS)
+    put_run(store)
+    assert manifest.finished(store, KEYS)
+    manifest.merge_timings(store, KEYS, {"layer 0": 1.5})
+    store.put(f"{KEYS.root}/stray", b"")
+    assert manifest.finished(store, KEYS)
+    store.delete(KEYS.manifest)
+    assert not manifest.finished(store, KEYS)
+    assert manifest.damaged(store, KEYS) == []
+
+
+def test_the_manifest_of_another_run_does_not_finish_this_one(store: Store) -> None:
+    put_run(store)
+    put_run(store, OTHER_KEYS)
+    store.put(KEYS.manifest, store.get(OTHER_KEYS.manifest))
+    assert manifest.damaged(store, KEYS) == [KEYS.manifest]
+
+
+def test_the_manifest_catches_a_flipped_bit_in_every_file(store: Store) -> None:
+    put_run(store)
+    for key in [f"{KEYS.root}/{name}" for name in json.loads(store.get(KEYS.manifest))["files"]]:
+        for bit in some_bits(store, key)[::25]:
+            flip(store, key, bit)
+            assert manifest.damaged(store, KEYS) == [key]
+            assert not manifest.finished(store, KEYS)
+            flip(store, key, bit)
+    store.delete(KEYS.tokens)
+    assert manifest.damaged(store, KEYS) == [KEYS.tokens]
+
+
+def test_a_flipped_bit_in_the_manifest_itself_is_caught(store: Store) -> None:
+    store.put(KEYS.run, b"{}")
+    manifest.write_manifest(store, KEYS)
+    for bit in range(store.size(KEYS.manifest) * 8):
+        flip(store, KEYS.manifest, bit)
+        assert not manifest.finished(store, KEYS)
+        flip(store, KEYS.manifest, bit)
+    assert manifest.finished(store, KEYS)
+
+
+def test_timings_are_merged_and_start_anew_when_damaged(store: Store) -> None:
+    assert manifest.merge_timings(store, KEYS, {"layer 0": 1.5, "export": 2.0}) == {"layer 0": 1.5, "export": 2.0}
+    manifest.merge_timings(store, KEYS, {"export": 3})
+    assert json.loads(store.get(KEYS.timings)) == {"layer 0": 1.5, "export": 3}
+    for damage in (b"", b"[1]\n", b'{"layer 0": "long"}\n'):
+        store.put(KEYS.timings, damage)
+        assert manifest.merge_timings(store, KEYS, {"report": 0.5}) == {"report": 0.5}

@@ -1,0 +1,230 @@
+"""What every store must do. A new kind of store is one more entry of BACKENDS and passes all of this."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from artifacts.digest import sha256_bytes
+from artifacts.errors import AlreadyThere, DamagedArtifact, MissingArtifact, StoreError
+from artifacts.store import Store, open_store
+
+BACKENDS: dict[str, Callable[[Path], str]] = {"local": lambda tmp_path: str(tmp_path / "store")}
+
+ODD_KEYS = [
+    "plain",
+    "ünïcode/日本語/😀.json",
+    "e\u0301 decomposed",
+    "spaces and\ttabs/ leading and trailing ",
+    "line\nbreak",
+    "quotes'\"`$(x)",
+    "*?[a-z]{b}",
+    "~/home",
+    "%2e%2e/%2F",
+    "-rf",
+    ".hidden/..two dots../...",
+    "runs/abc.json/tail",
+    "n" * 200,
+    "/".join(["deep"] * 30),
+]
+REFUSED_KEYS = [
+    "/",
+    "/etc/passwd",
+    "..",
+    "../x",
+    "a/../../x",
+    "a/..",
+    ".",
+    "./a",
+    "a/./b",
+    "a//b",
+    "a\\b",
+    "a\0b",
+    "\ud800",
+]
+CONTENTS = {"empty": b"", "byte": b"\0", "text": "grüße\n".encode(), "megabytes": bytes(range(256)) * (5 << 12)}
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_store(BACKENDS[request.param](tmp_path))
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads that take turns at almost every step, so that a gap between a look and a leap shows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def flip_a_bit(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("data", CONTENTS.values(), ids=CONTENTS)
+def test_an_object_comes_back_as_it_was_put(store: Store, data: bytes) -> None:
+    digest = store.put("runs/a/object", data)
+    assert digest == sha256_bytes(data) == store.sha256("runs/a/object")
+    assert store.get("runs/a/object") == data == store.get("runs/a/object", digest)
+    assert store.fetch("runs/a/object", digest).read_bytes() == data
+    assert store.size("runs/a/object") == len(data)
+
+
+@pytest.mark.parametrize("data", CONTENTS.values(), ids=CONTENTS)
+def test_a_file_is_stored_with_its_content(store: Store, tmp_path: Path, data: bytes) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    assert store.put_file("a/copy", source) == sha256_bytes(data)
+    source.write_bytes(b"changed afterwards")
+    assert store.get("a/copy") == data
+
+
+def test_a_missing_source_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nowhere"):
+        store.put_file("a/copy", tmp_path / "nowhere")
+    assert not store.exists("a/copy")
+
+
+def test_a_second_put_replaces_the_object(store: Store) -> None:
+    store.put("a", b"a longer first object")
+    store.put("a", b"second")
+    assert store.get("a") == b"second"
+    assert store.size("a") == 6
+
+
+def test_what_was_put_is_there_for_another_opening_of_the_store(store: Store) -> None:
+    digest = store.put("runs/a/object", b"kept")
+    again = open_store(store.url)
+    assert again.url == store.url
+    assert again.get("runs/a/object", digest) == b"kept"
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_odd_keys_name_objects_like_any_other(store: Store, key: str) -> None:
+    store.put(key, b"odd")
+    assert store.get(key) == b"odd"
+    assert store.exists(key)
+    assert store.list("") == [key]
+    store.delete(key)
+    assert store.list("") == []
+
+
+def test_keys_that_differ_a_little_are_different_objects(store: Store) -> None:
+    keys = ["e\u0301", "\u00e9", "a ", "a", "a.", "a%20"]
+    for key in keys:
+        store.put(key, key.encode())
+    assert {key: store.get(key).decode() for key in keys} == {key: key for key in keys}
+
+
+@pytest.mark.parametrize("key", REFUSED_KEYS)
+@pytest.mark.parametrize("method", ["put", "put_file", "get", "fetch", "exists", "list", "delete", "sha256", "size"])
+def test_keys_that_escape_are_refused(store: Store, tmp_path: Path, method: str, key: str) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"data")
+    further = {"put": [b"data"], "put_file": [source]}.get(method, [])
+    with pytest.raises(StoreError, match="is refused"):
+        getattr(store, method)(key, *further)
+    assert store.list("") == []
+
+
+@pytest.mark.parametrize("key", ["", "a/"])
+def test_keys_that_only_make_sense_as_prefixes_are_refused(store: Store, key: str) -> None:
+    with pytest.raises(StoreError, match="is refused"):
+        store.put(key, b"data")
+
+
+@pytest.mark.parametrize("method", ["get", "fetch", "sha256", "size"])
+def test_a_missing_object_is_named_with_the_remedy(store: Store, method: str) -> None:
+    store.put("a/there", b"")
+    for key in ("absent", "a", "a/there/below"):
+        assert not store.exists(key)
+        with pytest.raises(MissingArtifact, match=rf"{key} is not in the store .*; run the same command again"):
+            getattr(store, method)(key)
+
+
+@pytest.mark.parametrize("method", ["get", "fetch"])
+def test_a_flipped_bit_is_found_on_reading(store: Store, method: str) -> None:
+    digest = store.put("a/object", CONTENTS["megabytes"])
+    store.put("a/object", flip_a_bit(CONTENTS["megabytes"]))
+    with pytest.raises(DamagedArtifact, match=rf"a/object .* not {digest}; run"):
+        getattr(store, method)("a/object", digest)
+    assert store.sha256("a/object") != digest
+
+
+def test_list_gives_the_keys_with_a_prefix_in_order(store: Store) -> None:
+    for key in ("runs/b/x", "runs/a/y/z", "runs/a/x", "runs/ab/x", "top", "runs/a.json"):
+        store.put(key, b"")
+    assert store.list("runs/a/") == ["runs/a/x", "runs/a/y/z"]
+    assert store.list("runs/a") == ["runs/a.json", "runs/a/x", "runs/a/y/z", "runs/ab/x"]
+    assert store.list("runs/a/x") == ["runs/a/x"]
+    assert store.list("") == ["runs/a.json", "runs/a/x", "runs/a/y/z", "runs/ab/x", "runs/b/x", "top"]
+    assert store.list("nothing/here/") == [] == store.list("top/")
+
+
+def test_delete_removes_one_object_and_may_be_repeated(store: Store) -> None:
+    store.put("a/x", b"x")
+    store.put("a/y", b"y")
+    for key in ("a/x", "a/x", "never", "a", "a/y/below"):
+        store.delete(key)
+    assert store.list("") == ["a/y"]
+
+
+def test_a_conditional_put_takes_only_a_free_key(store: Store) -> None:
+    assert store.put("a/x", b"first", if_absent=True) == sha256_bytes(b"first")
+    with pytest.raises(AlreadyThere, match="a/x is already in the store"):
+        store.put("a/x", b"second", if_absent=True)
+    assert store.get("a/x") == b"first"
+    store.delete("a/x")
+    store.put("a/x", b"third", if_absent=True)
+    assert store.get("a/x") == b"third"
+
+
+def test_of_concurrent_conditional_puts_exactly_one_wins(store: Store, impatient_threads: None) -> None:
+    writers, rounds = 8, 300
+    together = threading.Barrier(writers)
+
+    def write(key: str, writer: int) -> int | None:
+        together.wait()
+        try:
+            store.put(key, f"writer {writer}".encode() * 1000, if_absent=True)
+        except AlreadyThere:
+            return None
+        return writer
+
+    with ThreadPoolExecutor(writers) as pool:
+        for key in (f"race/{number}" for number in range(rounds)):
+            results = list(pool.map(write, [key] * writers, range(writers)))
+            (winner,) = (result for result in results if result is not None)
+            assert store.get(key) == f"writer {winner}".encode() * 1000
+    assert len(store.list("")) == rounds
+
+
+def test_a_reader_sees_whole_objects_only(store: Store) -> None:
+    versions = [bytes([number]) * size for number, size in enumerate((3 << 20, 1 << 20))]
+    digests = [sha256_bytes(version) for version in versions]
+    store.put("a/object", versions[0])
+    stop, seen, listings = threading.Event(), [], []
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(sha256_bytes(store.get("a/object")))
+            listings.append(store.list(""))
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for number in range(20):
+                store.put("a/object", versions[number % 2])
+        finally:
+            stop.set()
+    for reader in readers:
+        reader.result()
+    assert set(seen) <= set(digests)
+    assert len(seen) > 2
+    assert all(keys == ["a/object"] for keys in listings)
