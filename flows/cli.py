@@ -24,8 +24,17 @@ PREFECT_DEFAULTS = {
 """Set before Prefect is imported, each only where the user has not: its own log lines would cut through the progress
 bar, and its default start-up timeout is too short for a small machine."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+STOPPED = 130
+"""The exit code with which typer ends a command at Ctrl-C."""
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
+]
 
 
 @app.callback()
@@ -33,7 +42,8 @@ def root() -> None:
     """Shrink the recurrent state of Mamba2 language models: score every state channel by what it does on a calibration
     text, keep the best, and write an ordinary, smaller checkpoint.
 
-    Try `ghost run demo`, then `ghost run YOUR_MODEL_FOLDER --sparsity 0.5 --calibration text.txt --evaluation held-out.txt`.
+    Try `ghost run demo`, then
+    `ghost run YOUR_MODEL_FOLDER --sparsity 0.5 --calibration text.txt --evaluation held-out.txt`.
     """
 
 
@@ -42,7 +52,7 @@ def root() -> None:
 def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
     """Prune a checkpoint, evaluate it, and report. Started again, a run continues where it stopped.
 
-    Artifacts go to the store: statistics and selections as Parquet, the checkpoint, the evaluation, and a page to look at.
+    Artifacts go to the store: statistics and selections as Parquet, the checkpoint, the evaluation, and a page.
     """
     from flows.console import Bars
     from flows.summary import print_summary
@@ -76,7 +86,7 @@ def verify(
     checkpoint: Annotated[str, typer.Argument(help="Folder of the pruned checkpoint.")],
     against: Annotated[str, typer.Option(help="The model it was made from: demo, a folder, or a hub name.")],
     text: Annotated[str, typer.Option(help="Corpus to take the tokens from.")] = "stdlib",
-    tokens: Annotated[int, typer.Option(help="Tokens to compare on.")] = 512,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to compare on.")] = 512,
     as_json: AsJson = False,
 ) -> None:
     """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
@@ -118,12 +128,15 @@ def _guarded(command: Callable[[], Any]) -> int:
     except (GhostError, ArtifactError) as error:
         return _complain(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
-    except KeyboardInterrupt:
-        print("ghost: stopped; the same command continues from here", file=sys.stderr)
-        return 130
+        if error.errno in FULL:
+            return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
+        if error.errno in UNUSABLE:
+            return _complain(f"a path cannot be used ({error}); make it accessible, or give another one")
+        raise
+    except SystemExit as end:
+        if end.code == STOPPED:
+            print("ghost: stopped; the same command continues from here", file=sys.stderr)
+        raise
     return 0
 
 

@@ -17,7 +17,12 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         _row("state bytes per sequence", summary["state_bytes"], "{:,}"),
         _row("d_state", summary["d_state"], "{}"),
         _row("parameters", summary["parameters"], "{:,}"),
-        ("kept channels", f"{summary['channels']:,}", kept, f"{summary['kept_channels'] / summary['channels'] - 1:+.1%}"),
+        (
+            "kept channels",
+            f"{summary['channels']:,}",
+            kept,
+            f"{summary['kept_channels'] / summary['channels'] - 1:+.1%}",
+        ),
     ]
 
 
@@ -27,7 +32,9 @@ def _row(name: str, values: dict[str, float], form: str) -> tuple[str, str, str,
 
 
 def as_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['model']}: {summary['method']} at sparsity {summary['sparsity']}", title_justify="left")
+    table = Table(
+        title=f"{summary['model']}: {summary['method']} at sparsity {summary['sparsity']}", title_justify="left"
+    )
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows(summary):

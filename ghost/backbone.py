@@ -78,7 +78,9 @@ class Backbone:
         normed_blm = rms_norm(hidden_blm, layer.norm_m, self.norm_eps).to(self.dtype)
         return mixer_inputs(layer.layout, layer.mixer, normed_blm)
 
-    def advance(self, layer: Layer, hidden_blm: Tensor, inputs: MixerInputs, channels: Channels | None = None) -> Tensor:
+    def advance(
+        self, layer: Layer, hidden_blm: Tensor, inputs: MixerInputs, channels: Channels | None = None
+    ) -> Tensor:
         """The residual stream after the layer, with its B and C cut to `channels` (all of them for None)."""
         B_blgn, C_blgn = inputs.B_blgn, inputs.C_blgn
         if channels is not None:

@@ -23,18 +23,19 @@ class RunSettings(BaseModel):
     method: str = "ghost"
     """Saliency that ranks the channels: ghost, ghost-mean, magnitude or random."""
     calibration: str = "stdlib"
-    """Calibration text: `stdlib`, a .txt, .jsonl or .parquet path (`path:column`), or `hf:dataset:config:split:column`."""
+    """Calibration text: `stdlib`, a .txt, .jsonl or .parquet path (`path:column`), or
+    `hf:dataset:config:split:column`."""
     evaluation: str = "stdlib"
     """Evaluation text, in the same forms. `stdlib` never overlaps with the calibration text of that name."""
-    samples: int = Field(128, ge=1)
+    samples: int = Field(default=128, ge=1)
     """Calibration windows."""
-    length: int = Field(128, ge=2)
+    length: int = Field(default=128, ge=2)
     """Tokens of a calibration window."""
-    window: int = Field(2048, ge=2)
+    window: int = Field(default=2048, ge=2)
     """Tokens of an evaluation window; windows don't overlap."""
     policy: Literal["balanced", "pooled"] = "balanced"
-    """`balanced` keeps as many channels in every group; `pooled` ranks all groups of a layer together, as the paper does."""
-    round_to: int = Field(16, ge=1)
+    """`balanced` keeps as many channels in every group; `pooled` ranks a layer's groups together, as the paper does."""
+    round_to: int = Field(default=16, ge=1)
     """Kept channels are rounded to a multiple of this; kernels like 8 and more."""
     soft: bool = False
     """Zero the dropped channels instead of cutting them out: same size, for comparisons."""
@@ -43,8 +44,8 @@ class RunSettings(BaseModel):
     device: str = "auto"
     """Device to compute on: auto, cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics add up in float64 anyway."""
-    seed: int = Field(0, ge=0)
+    """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics are float64 anyway."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the calibration sample and of the method `random`."""
     tokenizer: str | None = None
     """Tokenizer folder or hub name, for a model folder that has none (native ones)."""
@@ -63,7 +64,7 @@ class RunSettings(BaseModel):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", device):
             raise ValueError(f"{device!r} is not a device; give auto, cpu, cuda or cuda:N")
         return device
 
@@ -86,7 +87,9 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"device {device} asked for, but {torch.cuda.device_count()} CUDA devices are here; try --device cpu")
+        raise SettingsError(
+            f"device {device} asked for, but {torch.cuda.device_count()} CUDA devices are here; try --device cpu"
+        )
     return chosen
 
 

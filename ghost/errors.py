@@ -1,4 +1,4 @@
-"""One exception tree. Every message names the thing, its value and the remedy; the command line prints it as one line."""
+"""One exception tree. Every message names the thing, its value and the remedy, in one line for the command line."""
 
 
 class GhostError(Exception):

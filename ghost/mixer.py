@@ -1,7 +1,7 @@
 """The Mamba2 mixer: its layout, and the tensors that enter the recurrence after in_proj, conv1d and SiLU.
 
-One layout serves every family (in_proj rows `[z | x | B | C | dt]`, conv1d channels `[x | B | C]`, B and C group-major);
-what differs is in `MixerLayout`. Weights are a mapping with the names that transformers gives a mixer's own tensors.
+One layout serves every family: in_proj rows `[z | x | B | C | dt]`, conv1d channels `[x | B | C]`, B and C group-major.
+What differs is in `MixerLayout`. Weights are a mapping with the names that transformers gives a mixer's own tensors.
 """
 
 from collections.abc import Mapping
@@ -149,15 +149,16 @@ def _per_channel(factors: tuple[float, ...], sections: list[int], like: Tensor) 
 
 
 def causal_conv(x_blc: Tensor, weight_c1k: Tensor, bias_c: Tensor | None) -> Tensor:
-    """Depthwise causal convolution along l, as one multiply-add per tap: no transposes of (b, l, c)."""
+    """Depthwise causal convolution along l, as one multiply-add per tap: no transposes of (b, l, c). Adds up in fp32."""
     length, taps = x_blc.shape[1], weight_c1k.shape[-1]
-    padded = F.pad(x_blc, (0, 0, taps - 1, 0))
-    out = x_blc * weight_c1k[:, 0, -1]
+    wide = torch.promote_types(x_blc.dtype, torch.float32)
+    padded, taps_kc = F.pad(x_blc.to(wide), (0, 0, taps - 1, 0)), weight_c1k[:, 0].to(wide).T
+    out = padded[:, taps - 1 :] * taps_kc[-1]
     if bias_c is not None:
         out += bias_c
     for k in range(taps - 1):
-        out.addcmul_(padded[:, k : k + length], weight_c1k[:, 0, k])
-    return out
+        out.addcmul_(padded[:, k : k + length], taps_kc[k])
+    return out.to(x_blc.dtype)
 
 
 def gated_norm(layout: MixerLayout, weights: Weights, y_bli: Tensor, z_bli: Tensor) -> Tensor:
@@ -175,7 +176,9 @@ def gated_norm(layout: MixerLayout, weights: Weights, y_bli: Tensor, z_bli: Tens
 def mixer_output(layout: MixerLayout, weights: Weights, y_blhp: Tensor, z_bli: Tensor) -> Tensor:
     """From the recurrence's y and the gate to the mixer's output (b, l, d_model), in out_proj's dtype."""
     normed = gated_norm(layout, weights, y_blhp.flatten(-2), z_bli)
-    return F.linear(normed.to(weights["out_proj.weight"].dtype), weights["out_proj.weight"], weights.get("out_proj.bias"))
+    return F.linear(
+        normed.to(weights["out_proj.weight"].dtype), weights["out_proj.weight"], weights.get("out_proj.bias")
+    )
 
 
 def mixer_forward(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> Tensor:

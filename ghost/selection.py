@@ -61,13 +61,16 @@ class Masked:
 
 
 def kept_count(d_state: int, sparsity: float, round_to: int) -> int:
-    """Channels that stay per group: (1 - sparsity) of d_state, rounded to a multiple of `round_to`.
+    """Channels that stay per group: (1 - sparsity) of d_state, rounded to a multiple of `round_to`, halves up.
 
     Raises SettingsError where that leaves nothing, or everything.
     """
     if d_state < round_to:
-        raise SettingsError(f"d_state is {d_state}, less than --round-to {round_to}; give --round-to {_floor(d_state)} or less")
-    kept = int((1 - sparsity) * d_state / round_to + 0.5) * round_to
+        raise SettingsError(
+            f"d_state is {d_state}, less than --round-to {round_to}; give --round-to {_floor(d_state)} or less"
+        )
+    multiples = round((1 - sparsity) * d_state / round_to, 9)  # 1 - 0.9 falls short of 0.1, and so of a half
+    kept = int(multiples + 0.5) * round_to
     if kept < 1:
         raise SettingsError(
             f"sparsity {sparsity} of d_state {d_state} rounds to 0 kept channels at --round-to {round_to}; "

@@ -75,7 +75,7 @@ def _decays(log_a_bgrq: Tensor) -> tuple[Tensor, Tensor]:
 def _chunks(x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, Q: int) -> Iterator[_Chunk]:
     """Cut along the length; the last chunk is simply shorter. Computes in fp32 (fp64 for fp64 inputs)."""
     dtype = torch.promote_types(x_blhp.dtype, torch.float32)
-    (b, length, h, p), g = x_blhp.shape, B_blgn.shape[2]
+    length, h, g = x_blhp.shape[1], x_blhp.shape[2], B_blgn.shape[2]
     for start in range(0, length, Q):
         x_bqhp, dt_bqh, B_bqgn, C_bqgn = (t[:, start : start + Q].to(dtype) for t in (x_blhp, dt_blh, B_blgn, C_blgn))
         u_bgrqp = (x_bqhp * dt_bqh.unsqueeze(-1)).unflatten(2, (g, h // g)).permute(0, 2, 3, 1, 4)
@@ -132,8 +132,8 @@ def energies(
 ) -> Energies:
     """The exact energies of every state channel without the states: memory O(Q^2 + Q N) per head.
 
-    With E_t[n] = |H_t[n]|^2, `E_t = a_t^2 E_{t-1} + F_t` where `F_t[n] = B_t[n] (2 <a_t H_{t-1}[n], u_t> + B_t[n] |u_t|^2)`.
-    For a chunk entered with H_0 that is
+    With E_t[n] = |H_t[n]|^2, `E_t = a_t^2 E_{t-1} + F_t`, `F_t[n] = B_t[n] (2 <a_t H_{t-1}[n], u_t> + B_t[n] |u_t|^2)`;
+    for a chunk entered with H_0 that is
 
         F = B * R,   R = (W * U U^T) B + 2 alpha * (U H_0^T),   W = 2 L below the diagonal and 1 on it
         sum_t v_t E_t = sum_s F_s * (sum_t L[t,s]^2 v_t) + |H_0|^2 sum_t alpha_t^2 v_t      for any weights v
@@ -181,7 +181,7 @@ def recurrence(
     *,
     state_bhpn: Tensor | None = None,
 ) -> tuple[Tensor, Energies]:
-    """The definition, one step at a time: y (b, l, h, p) and the energies. What `ssd` and `energies` are held against."""
+    """The definition, step by step: y (b, l, h, p) and the energies. What `ssd` and `energies` are held against."""
     H_bgrnp = _entry_state(x_blhp, B_blgn, state_bhpn)
     dtype, (g, r) = H_bgrnp.dtype, H_bgrnp.shape[1:3]
     energy_gn = torch.zeros(B_blgn.shape[2:], dtype=STATISTICS, device=x_blhp.device)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.schemas import SELECTION, STATS
@@ -34,7 +34,9 @@ def export_checkpoint(run: Run) -> State[Any]:
     if run.was_finished:
         return reference(config, run.store.sha256(config), cached=True)
     with timed(run, "export"), tempfile.TemporaryDirectory() as folder:
-        export(run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run))
+        export(
+            run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run)
+        )
         for path in sorted(Path(folder).iterdir()):
             run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
     return reference(config, run.store.sha256(config))
@@ -79,7 +81,7 @@ def _results(run: Run) -> dict[str, Any]:
     return {
         "perplexity": {name: score.perplexity for name, score in scores.items()},
         "nll": {name: score.nll for name, score in scores.items()},
-        "state_bytes": {n: layers * l.state_elements * STATE_ELEMENT_BYTES for n, l in layouts.items()},
+        "state_bytes": {name: layers * layout.state_elements * STATE_ELEMENT_BYTES for name, layout in layouts.items()},
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
         "layers": layers,
@@ -96,7 +98,7 @@ def _score(run: Run, backbone: Backbone) -> Perplexity:
 def checkpoint_folder(run: Run) -> Path:
     """The stored checkpoint as a local folder."""
     keys = run.store.list(f"{run.keys.checkpoint}/")
-    return [run.store.fetch(key) for key in keys][0].parent
+    return [run.store.fetch(key).parent for key in keys][-1]
 
 
 def summarise(run: Run) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import Completed
 from safetensors.torch import save
 
 from artifacts.digest import sha256_bytes
@@ -44,7 +45,7 @@ def timed(run: Run, stage: str) -> Iterator[None]:
 
 @task(name="calibrate_layer", task_run_name="layer {layer:02d}: calibrate", **OPTIONS)
 def calibrate_layer(run: Run, layer: int) -> State[Any]:
-    """Statistics of the layer, to stats.parquet. Takes up the whole layer if the store has it, or its statistics alone."""
+    """Statistics of the layer, to stats.parquet; adopts the whole layer, or its statistics, if the store has them."""
     if _adopt(run, layer):
         return reference(run.keys.stats(layer), run.records[layer].files["stats.parquet"], cached=True)
     if (found := _stored_statistics(run, layer)) is not None:

@@ -31,7 +31,9 @@ METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential
 class Run:
     """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside."""
 
-    def __init__(self, settings: RunSettings, store: Store, source: Checkpoint, calibration_bl: Tensor, text: Tensor) -> None:
+    def __init__(
+        self, settings: RunSettings, store: Store, source: Checkpoint, calibration_bl: Tensor, text: Tensor
+    ) -> None:
         device = resolve_device(settings.device)
         self.settings, self.store, self.source = settings, store, source
         self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
@@ -63,7 +65,7 @@ def open_ahead(settings: RunSettings) -> None:
 
 
 def open_run(settings: RunSettings) -> Run:
-    """Open model, texts and store, and write run.json and the calibration tokens. Raises GhostError or ArtifactError."""
+    """Open model, texts and store; write run.json and the calibration tokens. Raises GhostError or ArtifactError."""
     run = _waiting.pop(settings, None) or _open(settings)
     check_run_format(run.store, run.keys)
     if not run.was_finished:

@@ -1,5 +1,6 @@
 """Between ghost's tensors and the columns of the artifact tables."""
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,9 +27,9 @@ def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any
 
 def statistics_from(table: pa.Table) -> LayerStatistics:
     """What `statistics_columns` was given."""
-    energies = {f"{n}_gn": None if table[n].null_count else _grid(table, n) for n in ENERGIES}
-    norms = {"norm_b_gn": _grid(table, "norm_b"), "norm_c_gn": _grid(table, "norm_c")}
-    return LayerStatistics(**norms, **energies, tokens=table["tokens"][0].as_py())
+    norms = LayerStatistics(_grid(table, "norm_b"), _grid(table, "norm_c"))
+    energies = {f"{name}_gn": None if table[name].null_count else _grid(table, name) for name in ENERGIES}
+    return replace(norms, **energies, tokens=table["tokens"][0].as_py())
 
 
 def selection_columns(layer: int, selection: Selection) -> dict[str, Any]:

@@ -1,15 +1,28 @@
-"""Tiny real models for tests: random weights, a tokenizer trained on the spot, in transformers' and in native format."""
+"""Tiny real models for tests: random weights, a tokenizer trained on the spot, transformers' and native format."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
-from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
+
+from ghost.backbone import Backbone
+from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
+from ghost.config import make_settings
+from ghost.export import export
+from ghost.selection import Selection
+from ghost.surgery import slice_mixer, zero_mixer
+from ghost.walk import walk
 
 TEXT = "The state of a recurrent model is read and written for every token that it generates. " * 3
-WORDS = "state token model layer channel head group score prune keep drop text energy write read".split()
+WORDS = ["state", "token", "model", "layer", "channel", "head", "group", "score", "prune", "keep", "drop", "read"]
+VOCAB = 304
+RANDOM = {"norm.weight": 1.0, "conv1d.bias": 0.0, "dt_bias": 0.0, "A_log": -1.5, ".D": 0.0}
+"""Means of the tensors that transformers initialises to constants, or so that states forget within a few steps."""
 
 
 def text(sentences: int, seed: int = 0) -> str:
@@ -19,6 +32,12 @@ def text(sentences: int, seed: int = 0) -> str:
     return "".join(" ".join(WORDS[i] for i in row) + ".\n" for row in drawn.tolist())
 
 
+def random_tokens(rows: int, length: int, seed: int = 0) -> Tensor:
+    """Token ids (rows, length), as int32 as tokenised texts are."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCAB, (rows, length), generator=generator, dtype=torch.int32)
+
+
 def make_tokenizer(folder: Path, vocab_size: int = 300) -> None:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator([TEXT, text(50)], vocab_size=vocab_size, special_tokens=["<|endoftext|>"])
@@ -26,21 +45,30 @@ def make_tokenizer(folder: Path, vocab_size: int = 300) -> None:
     PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token=end, bos_token=end).save_pretrained(folder)
 
 
-def make_model(folder: Path, *, layers: int = 3, d_state: int = 32, n_groups: int = 1, dtype=torch.float32, **changes) -> Path:
-    """A Mamba2ForCausalLM folder whose weights are random in every tensor."""
-    torch.manual_seed(0)
-    config = Mamba2Config(
-        **{
-            "vocab_size": 304, "hidden_size": 32, "num_hidden_layers": layers, "expand": 2, "num_heads": 4, "head_dim": 16,
-            "state_size": d_state, "n_groups": n_groups, "tie_word_embeddings": True, "chunk_size": 32,
-            "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-        } | changes
-    )  # fmt: skip
-    model = Mamba2ForCausalLM(config)
+def make_model(
+    folder: Path,
+    *,
+    layers: int = 3,
+    d_state: int = 32,
+    n_groups: int = 1,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "5GB",
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """A Mamba2ForCausalLM folder whose weights are random in every tensor; `changes` are fields of its config."""
+    fields = {
+        "vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": layers, "expand": 2, "num_heads": 4,
+        "head_dim": 16, "state_size": d_state, "n_groups": n_groups, "tie_word_embeddings": True, "chunk_size": 32,
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    model: nn.Module = Mamba2ForCausalLM(Mamba2Config(**fields | changes))
     for name, parameter in model.named_parameters():
-        if name.endswith(("conv1d.bias", "dt_bias", ".D", "norm.weight")):
-            torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("norm.weight") else 0.0, std=0.5)
-    model.to(dtype).save_pretrained(folder)
+        for ending, mean in RANDOM.items():
+            if name.endswith(ending):
+                nn.init.normal_(parameter, mean=mean, std=0.5)
+    model.to(dtype=dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     make_tokenizer(folder)
     return folder
 
@@ -49,18 +77,69 @@ def make_native(folder: Path, source: Path, *, as_bin: bool = True) -> Path:
     """The same model as `source` in the native state-spaces format, without a tokenizer as on the hub."""
     folder.mkdir()
     config = json.loads((source / "config.json").read_text())
-    ssm = {"layer": "Mamba2", "d_state": config["state_size"], "headdim": config["head_dim"], "ngroups": config["n_groups"]}
+    ssm = {"d_state": config["state_size"], "headdim": config["head_dim"], "ngroups": config["n_groups"]}
     native = {
         "d_model": config["hidden_size"], "d_intermediate": 0, "n_layer": config["num_hidden_layers"],
-        "vocab_size": 300, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {}, "rms_norm": True,
-        "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 16, "tie_embeddings": True,
+        "vocab_size": 300, "ssm_cfg": {"layer": "Mamba2"} | ssm, "attn_layer_idx": [], "attn_cfg": {},
+        "rms_norm": True, "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 16,
+        "tie_embeddings": config["tie_word_embeddings"],
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(native))
     tensors = load_file(source / "model.safetensors")
     tensors["backbone.embedding.weight"] = tensors.pop("backbone.embeddings.weight")
-    tensors["lm_head.weight"] = tensors["backbone.embedding.weight"].clone()
+    tensors.setdefault("lm_head.weight", tensors["backbone.embedding.weight"].clone())
     if as_bin:
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
         save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def open_backbone(folder: Path, dtype: torch.dtype = torch.float32) -> Backbone:
+    return Backbone(open_checkpoint(folder), torch.device("cpu"), dtype)
+
+
+@torch.inference_mode()
+def backbone_logits(backbone: Backbone, tokens_bl: Tensor) -> Tensor:
+    """What ghost's own path computes, layer by layer."""
+    hidden_blm = backbone.embed(tokens_bl)
+    for i in range(backbone.layers):
+        layer = backbone.layer(i)
+        hidden_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm))
+    return backbone.logits(backbone.head(), hidden_blm)
+
+
+def load_stock(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The folder in stock transformers."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+@torch.inference_mode()
+def stock_logits(model: Any, tokens_bl: Tensor) -> Tensor:
+    return model(tokens_bl.long(), use_cache=False).logits
+
+
+def mask_stock(model: Any, source: Checkpoint, selections: list[Selection]) -> Any:
+    """The stock model with the dropped channels of its first layers zeroed; the others stay dense."""
+    for i, selection in enumerate(selections):
+        zeroed = zero_mixer(source.mixer_layout, source.mixer(i), selection)
+        model.load_state_dict({mixer_prefix(i) + name: t for name, t in zeroed.items()}, strict=False)
+    return model
+
+
+def prune(source: Checkpoint, folder: Path, **fields: Any) -> list[Selection]:
+    """Walk on random tokens and export to `folder`, as the flow does but with no store in between."""
+    settings = make_settings(**{"round_to": 4} | fields)
+    backbone = Backbone(source, torch.device("cpu"), torch.float32)
+    selections = [result.selection for result in walk(backbone, random_tokens(4, 24, seed=7), settings)]
+    d_state = source.mixer_layout.d_state if settings.soft else max(selection.width for selection in selections)
+
+    def pruned(i: int) -> dict[str, Tensor]:
+        cut = zero_mixer if settings.soft else lambda *mixer: slice_mixer(*mixer)[1]
+        return cut(source.mixer_layout, source.mixer(i), selections[i])
+
+    kept = [[group_n.nonzero().flatten().tolist() for group_n in selection.kept_gn] for selection in selections]
+    folder.mkdir()
+    provenance = {"ghost": {"determinants": {"checkpoint": source.digest}}, "kept_channels": kept}
+    export(source, pruned, d_state, folder, provenance)
+    return selections

@@ -84,6 +84,10 @@ def test_dt_is_clamped_as_transformers_does(model_type: str, limit: dict[str, An
         assert_same(mixer_forward(free, tiny.weights, hidden_blm), tiny.forward(hidden_blm))
 
 
+def test_a_config_without_time_step_limit_does_not_clamp():
+    assert mixer_layout(tiny_config("bamba", time_step_limit=None)).dt_limit == (0.0, float("inf"))
+
+
 @pytest.mark.parametrize(
     ("rms_norm", "before_gate", "gating"),
     [(False, True, "gate"), (False, False, "gate"), (True, True, "norm-then-gate"), (True, False, "gate-then-norm")],

@@ -22,6 +22,10 @@ def read_text(spec: str, split: Literal["calibration", "evaluation"]) -> str:
         text = _read_file(spec)
     if not text.strip():
         raise CorpusError(f"corpus {spec} is empty; give a text with some content")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"corpus {spec} is not valid Unicode ({error}); mend that character") from None
     return text
 
 
@@ -58,13 +62,16 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_decode(path.read_bytes(), path).splitlines(), start=1):
+    # not splitlines: a JSON string may hold U+2028 and its like as they are
+    for number, line in enumerate(_decode(path.read_bytes(), path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise CorpusError(f"corpus {path}, line {number} is not JSON ({error}); give one JSON object per line") from None
+            raise CorpusError(
+                f"corpus {path}, line {number} is not JSON ({error}); give one JSON object per line"
+            ) from None
         if not isinstance(row, dict):
             raise CorpusError(f"corpus {path}, line {number} is not a JSON object; give one JSON object per line")
         yield row
@@ -99,7 +106,9 @@ def _hub_rows(spec: str) -> Iterator[Any]:
         rows = load_dataset(name, config or None, split=split)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise CorpusError(f"corpus {spec} can't be loaded as a dataset ({reason}); check name, config and split") from None
+        raise CorpusError(
+            f"corpus {spec} can't be loaded as a dataset ({reason}); check name, config and split"
+        ) from None
     column = column or "text"
     if column not in (rows.column_names or []):
         raise CorpusError(f"corpus {spec} has no column {column!r}; choose one of {', '.join(rows.column_names or [])}")
@@ -110,6 +119,8 @@ def _join(values: Iterator[Any], spec: str) -> str:
     texts = []
     for value in values:
         if not isinstance(value, str):
-            raise CorpusError(f"corpus {spec} has a row of type {type(value).__name__}; name a column of text as path:column")
+            raise CorpusError(
+                f"corpus {spec} has a row of type {type(value).__name__}; name a column of text as path:column"
+            )
         texts.append(value)
     return SEPARATOR.join(texts)

@@ -1,7 +1,7 @@
 """The embedded corpus: source text of the running interpreter's standard library, and pydoc's topics for English prose.
 
 Every Python ships it, so nothing is downloaded and nothing is copied into this repository. A document's split follows
-from a hash of its name alone: the three splits never overlap, and a module stays in its split on every version of Python.
+from a hash of its name alone: the three splits never overlap, and a module stays in its split on every Python version.
 """
 
 import ast
@@ -20,7 +20,7 @@ TESTS = {"test", "tests", "idle_test"}
 
 
 def split_of(name: str) -> Split:
-    """One document in twenty is for evaluation, one for calibration; tests and what only some installations have, train."""
+    """One document in twenty is for evaluation, one for calibration, the rest and all tests for training."""
     if TESTS & set(Path(name).parts):
         return "train"
     bucket = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 20
@@ -39,7 +39,11 @@ def documents(split: Split) -> list[tuple[str, str]]:
 def _modules(root: Path) -> Iterator[tuple[str, str]]:
     for path in root.rglob("*.py"):
         name = path.relative_to(root)
-        if TABLES & set(name.parts) or name.as_posix() == TOPICS or name.parts[0].startswith(("config-", "_sysconfigdata")):
+        if (
+            TABLES & set(name.parts)
+            or name.as_posix() == TOPICS
+            or name.parts[0].startswith(("config-", "_sysconfigdata"))
+        ):
             continue
         text = path.read_bytes().decode("utf-8", errors="ignore")
         if text.strip():

@@ -17,9 +17,14 @@ def tokenize(tokenizer: str | Path, text: str) -> Tensor:
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer") from None
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer"
+        ) from None
     ids = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids:
+        # what transformers makes of a folder that has a config of a known model, but no tokenizer files
+        raise CheckpointError(f"the tokenizer of {tokenizer} knows no word of the text; give one with --tokenizer")
     return torch.tensor(ids, dtype=torch.int32)
 
 

@@ -95,7 +95,9 @@ def refuse(model_type: str | None) -> NoReturn:
         raise CheckpointError(
             f"model_type 'mamba' is Mamba1, whose state is d_inner x 16 without heads; ghost needs Mamba2: {known}"
         )
-    raise CheckpointError(f"model_type {model_type!r} has no Mamba2 mixer that ghost knows; known: {known}")
+    raise CheckpointError(
+        f"model_type {model_type!r} has no Mamba2 mixer that ghost knows; give one that is known: {known}"
+    )
 
 
 def family_of(config: Config) -> Family:

@@ -43,11 +43,16 @@ def to_transformers(config: dict[str, Any]) -> Any:
 
 
 def _refuse_others(config: dict[str, Any], ssm: dict[str, Any]) -> None:
-    if ssm.get("layer", "Mamba1") != "Mamba2":
-        raise CheckpointError("this is a Mamba1 model (ssm_cfg.layer), whose state has no heads to share; ghost prunes Mamba2")
-    if config.get("attn_layer_idx") or config.get("d_intermediate"):
-        raise CheckpointError("the native model has attention or MLP layers (attn_layer_idx, d_intermediate); give a pure Mamba2 model")
+    if (layer := ssm.get("layer", "Mamba1")) != "Mamba2":
+        raise CheckpointError(f"ssm_cfg.layer is {layer!r}, whose state has no heads to share; give a Mamba2 model")
+    for field in ("attn_layer_idx", "d_intermediate"):
+        if config.get(field):
+            raise CheckpointError(f"{field} is {config[field]}, so not all layers are Mamba2; give a pure Mamba2 model")
     if not config.get("rms_norm", True):
-        raise CheckpointError("the native model uses LayerNorm (rms_norm: false); transformers' Mamba2 has only RMS norm")
+        raise CheckpointError(
+            "rms_norm is false, but transformers' Mamba2 has no other norm; give a model with RMS norm"
+        )
     if ssm.get("d_ssm") not in (None, ssm.get("expand", 2) * config["d_model"]):
-        raise CheckpointError(f"ssm_cfg.d_ssm is {ssm['d_ssm']}, less than d_inner; give a model whose whole d_inner is recurrent")
+        raise CheckpointError(
+            f"ssm_cfg.d_ssm is {ssm['d_ssm']}, less than d_inner; give a model whose whole d_inner is recurrent"
+        )

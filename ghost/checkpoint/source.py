@@ -100,6 +100,12 @@ class Checkpoint:
         if not self.config.tie_word_embeddings:
             yield HEAD
 
+    def strangers(self) -> list[str]:
+        """Tensors that belong to no layer of the model: pruning would leave them out without a word."""
+        mixers = tuple(mixer_prefix(layer) for layer in range(self.layers))
+        known = {HEAD, *(self._stored(name) for name in self.others())}
+        return [name for name in self.tensors.home if name not in known and not name.startswith(mixers)]
+
 
 def mixer_prefix(layer: int) -> str:
     return f"backbone.layers.{layer}.mixer."
@@ -114,11 +120,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     anything that is not a complete Mamba2 language model; shapes are checked here, before any work."""
     folder = find_folder(model)
     raw = read_config(folder)
+    config = _config_object(raw, folder)
     if is_native(raw):
-        config = to_transformers(raw)
         raw = json.loads(config.to_json_string())
-    else:
-        config = _config_object(raw, folder)
     checkpoint = Checkpoint(folder, raw, config, mixer_layout(config), find_tensors(folder))
     _check_shapes(checkpoint)
     return checkpoint
@@ -134,7 +138,9 @@ def find_folder(model: str | Path) -> Path:
     if folder.exists():
         raise CheckpointError(f"model {model} is a file; give the folder that holds config.json and the weights")
     if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
-        raise CheckpointError(f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name")
+        raise CheckpointError(
+            f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name"
+        )
     return _download(model)
 
 
@@ -142,10 +148,14 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin", *COMPANIONS]))
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin", *COMPANIONS])
+        )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"model {name}: no such folder here, and the hub did not give it ({reason})") from None
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"model {name}: no such folder here, and the hub did not give it ({reason}); check the name or the network"
+        ) from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} has no config.json, so it is not a model folder; {AGAIN}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); {AGAIN}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is not a JSON object; {AGAIN}")
@@ -164,22 +174,31 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _config_object(raw: dict[str, Any], folder: Path) -> Any:
     """transformers' own config class: it fills in the defaults that config.json leaves out, and reads its Infinity."""
+    native = is_native(raw)
+    if not native:
+        _check_family(raw.get("model_type"), folder)
     from transformers import AutoConfig
 
-    model_type = raw.get("model_type")
-    if model_type not in FAMILIES:
+    try:
+        return to_transformers(raw) if native else AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
+
+
+def _check_family(model_type: Any, folder: Path) -> None:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         refuse(model_type)
     if model_type not in WHOLE_MODELS:
-        raise CheckpointError(f"{folder}: whole {model_type} models can't be pruned yet, only {', '.join(WHOLE_MODELS)}")
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder / 'config.json'} is not a valid {model_type} config: {reason}") from None
+        raise CheckpointError(f"{folder}: whole {model_type} models can't be pruned; give a {WHOLE_MODELS[0]} model")
 
 
 def _check_shapes(checkpoint: Checkpoint) -> None:
     layout, where = checkpoint.mixer_layout, checkpoint.folder
+    if checkpoint.layers < 1:
+        raise CheckpointError(f"{where}: num_hidden_layers is {checkpoint.layers}; mend config.json, 1 is the least")
     for layer in range(checkpoint.layers):
         prefix = mixer_prefix(layer)
         found = {n.removeprefix(prefix): _meta(s) for n, s in checkpoint.tensors.shapes.items() if n.startswith(prefix)}
@@ -189,6 +208,11 @@ def _check_shapes(checkpoint: Checkpoint) -> None:
     for name in checkpoint.others():
         table = name in (EMBEDDINGS, HEAD)
         _check_shape(checkpoint, name, (checkpoint.vocab_size, layout.d_model) if table else (layout.d_model,))
+    if strangers := checkpoint.strangers():
+        raise CheckpointError(
+            f"{where}: unexpected tensor {strangers[0]} in a Mamba2 model of {checkpoint.layers} layers; "
+            "check that config and weights belong together"
+        )
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
@@ -211,5 +235,3 @@ def _digest(paths: list[Path]) -> str:
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
-
-

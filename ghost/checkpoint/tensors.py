@@ -1,10 +1,12 @@
 """The tensors of a model folder, read one at a time; what is not asked for is never in memory."""
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -45,12 +47,12 @@ class TensorFiles:
 
 
 def find_tensors(folder: Path) -> TensorFiles:
-    """Look the folder's weights over by their headers: safetensors first, else PyTorch files (never unpickled unsafely)."""
+    """Look the folder's weights over by their headers: safetensors first, else PyTorch files, safely unpickled."""
     files = _weight_files(folder)
     home, shapes, dtypes = {}, {}, {}
     for path in files:
         with _reader(path) as reader:
-            for name in reader.keys():
+            for name in reader.keys():  # noqa: SIM118 (the reader of safetensors is no dict)
                 found = reader.get_slice(name)
                 home[name], shapes[name] = path, tuple(found.get_shape())
                 dtypes[name] = _dtype(found.get_dtype(), name, path)
@@ -75,11 +77,11 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a readable weight index ({error}); {AGAIN}") from None
     for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names the shard {name!r}, outside its folder; {AGAIN}")
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index} names the shard {name!r}, which is no file beside it; {AGAIN}")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"shard {name} is missing in {index.parent}; {AGAIN}")
     return tuple(index.parent / name for name in names)
@@ -89,7 +91,10 @@ class _PickledTensors:
     """A PyTorch file behind the few calls of safetensors' reader that are used here."""
 
     def __init__(self, path: Path) -> None:
-        self._tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+            raise TypeError("it is no plain table of tensors")
+        self._tensors: dict[str, Tensor] = {str(name): tensor for name, tensor in loaded.items()}
 
     def keys(self) -> Iterable[str]:
         return self._tensors.keys()
@@ -120,10 +125,16 @@ def _reader(path: Path) -> Iterator[Any]:
                 yield reader
         except SafetensorError as error:
             raise CheckpointError(f"{path} is truncated or damaged ({error}); {AGAIN}") from None
-        return
+    else:
+        yield _pickled(path)
+
+
+def _pickled(path: Path) -> _PickledTensors:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated, damaged, or older than PyTorch 1.6; {AGAIN}, as safetensors")
     try:
-        reader = _PickledTensors(path)
+        return _PickledTensors(path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} can't be loaded safely as plain tensors ({reason}); convert it to safetensors") from None
-    yield reader
+        # torch's own message about unsafe content tells how to load it all the same
+        reason = "it holds more than tensors" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} can't be loaded safely ({reason}); convert it to safetensors") from None

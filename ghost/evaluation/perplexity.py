@@ -13,7 +13,7 @@ from ghost.backbone import Backbone, batches
 from ghost.errors import CorpusError
 from ghost.ssd import STATISTICS
 
-TOKENS_PER_SWEEP = 1 << 16
+TOKENS_PER_SWEEP = 1 << 15
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
     "the first of a window from the window's one token of overlap; mean over tokens of the negative log-likelihood"
@@ -34,7 +34,9 @@ class Perplexity:
 
 
 @torch.inference_mode()
-def perplexity(backbone: Backbone, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None) -> Perplexity:
+def perplexity(
+    backbone: Backbone, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None
+) -> Perplexity:
     """Perplexity of a token stream (length,). Window i reads tokens [i W, (i+1) W) and predicts [i W + 1, (i+1) W + 1).
 
     `progress` is called with the tokens just finished. CorpusError where the text is shorter than one window.

@@ -11,6 +11,7 @@ from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import VerificationError
 from ghost.export import PROVENANCE
+from ghost.mixer import MixerLayout
 from ghost.selection import Masked, Selection
 
 LIMIT = 1e-4
@@ -21,8 +22,8 @@ LIMIT = 1e-4
 def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
     """Largest logit difference over a window of tokens (length,), relative to the largest logit.
 
-    The pruned checkpoint runs in stock transformers, with no code of ghost's; the original runs in ghost's own path with
-    the channels that ghost.json does not list zeroed after the convolution. VerificationError where they differ.
+    The pruned checkpoint runs in stock transformers, with no code of ghost's; the original runs in ghost's own path
+    with the channels that ghost.json does not list zeroed after the convolution. VerificationError where they differ.
     """
     selections = _kept_channels(folder, source)
     pruned_lv = _stock_logits(open_checkpoint(folder).folder, tokens)
@@ -39,20 +40,28 @@ def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
 def _kept_channels(folder: Path, source: Checkpoint) -> list[Selection]:
     try:
         record = json.loads((folder / PROVENANCE).read_text())
-        digest, layers = record["ghost"]["determinants"]["checkpoint"], record["kept_channels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VerificationError(f"{folder / PROVENANCE} is missing or damaged ({error}); give a checkpoint that ghost made") from None
-    if digest != source.digest:
-        raise VerificationError(f"{folder} was not made from {source.folder}; give that model with --against")
-    shape = (source.mixer_layout.n_groups, source.mixer_layout.d_state)
-    return [_selection(groups, shape) for groups in layers]
+        if record["ghost"]["determinants"]["checkpoint"] != source.digest:
+            raise VerificationError(f"{folder} was not made from {source.folder}; give that model with --against")
+        selections = [_selection(groups, source.mixer_layout) for groups in record["kept_channels"]]
+        _check_count("layers", len(selections), source.layers)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise VerificationError(
+            f"{folder / PROVENANCE} is missing or damaged ({error}); give a checkpoint that ghost made"
+        ) from None
+    return selections
 
 
-def _selection(groups: list[list[int]], shape: tuple[int, int]) -> Selection:
-    kept_gn = torch.zeros(shape, dtype=torch.bool)
+def _selection(groups: list[list[int]], layout: MixerLayout) -> Selection:
+    _check_count("groups", len(groups), layout.n_groups)
+    kept_gn = torch.zeros(layout.n_groups, layout.d_state, dtype=torch.bool)
     for group, channels in enumerate(groups):
         kept_gn[group, channels] = True
     return Selection(kept_gn.double(), kept_gn)
+
+
+def _check_count(name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{found} {name}, but the model has {expected}")
 
 
 def _stock_logits(folder: Path, tokens: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """The methods that rank state channels.
 
-ghost        sqrt(mean C_t^2 |H_t|^2): controllability times observability per step, then averaged; exactly the root mean
-             squared change of y from zeroing the channel (GHOST, arXiv:2602.11408).
-ghost-mean   sqrt(mean |H_t|^2 * mean C_t^2): each factor averaged first, which loses their correlation; GHOST's older form.
+ghost        sqrt(mean C_t^2 |H_t|^2): controllability times observability per step, then averaged; exactly the root
+             mean squared change of y from zeroing the channel (GHOST, arXiv:2602.11408).
+ghost-mean   sqrt(mean |H_t|^2 * mean C_t^2): each factor averaged first, which loses their correlation; GHOST's older
+             form.
 magnitude    norm of the B row of in_proj times norm of the C row; looks at weights only.
 random       uniform, seeded per layer; what pruning costs when nothing is known.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +43,9 @@ def _magnitude(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
 
 
 def _random(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed((seed << 16) + layer)
+    # Torch's generator takes 32 bits of a seed, too few to hold both numbers side by side.
+    digest = hashlib.sha256(f"{seed} {layer}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4]))
     return torch.rand(statistics.norm_b_gn.shape, generator=generator, dtype=torch.float64)
 
 

@@ -24,7 +24,9 @@ class LayerStatistics:
         """The same with the energies' means. CheckpointError where activations overflowed."""
         means = [sums.energy_gn, sums.controllability_gn, sums.observability_gn]
         if not all(bool(m.isfinite().all()) for m in means):
-            raise CheckpointError(f"{where}: the state's energies are not finite; try --dtype float32, or check the weights")
+            raise CheckpointError(
+                f"{where}: the state's energies are not finite; try --dtype float32, or check the weights"
+            )
         energy, controllability, observability = (m.cpu() / sums.tokens for m in means)
         return LayerStatistics(self.norm_b_gn, self.norm_c_gn, energy, controllability, observability, sums.tokens)
 

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios measured in one run, medians, printed as tables and written as JSON. Not tests."""

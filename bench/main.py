@@ -1,0 +1,63 @@
+"""`ghost bench`: run benchmarks, print their figures as tables, and keep them as JSON."""
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import cuda, energies, memory, quality, walk
+from ghost.config import resolve_device
+from ghost.errors import SettingsError
+
+BENCHMARKS = {
+    "energies": energies.run,
+    "walk": walk.run,
+    "memory": memory.run,
+    "quality": quality.run,
+    "cuda": cuda.run,
+}
+
+
+def run_benchmarks(what: str, out: str | None, device: str = "auto") -> None:
+    """One benchmark by name, or all that this machine can run."""
+    if what != "all" and what not in BENCHMARKS:
+        raise SettingsError(f"benchmark {what!r} is unknown; choose one of all, {', '.join(BENCHMARKS)}")
+    if what == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("benchmark 'cuda' needs a CUDA GPU, and there is none; choose another")
+    names = [
+        name for name in BENCHMARKS if name == what or (what == "all" and (name != "cuda" or torch.cuda.is_available()))
+    ]
+    figures: dict[str, Any] = {"machine": _machine()}
+    for name in names:
+        figures[name] = BENCHMARKS[name](str(resolve_device(device)))
+        _print(name, figures[name])
+        if out:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__, "gpu": gpu}
+
+
+def _print(name: str, figures: dict[str, Any]) -> None:
+    table = Table(title=name, title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in _flat(figures, ""):
+        table.add_row(key, f"{value:,.0f}" if isinstance(value, int) else f"{value:.3f}")
+    Console().print(table)
+
+
+def _flat(figures: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}: ")
+        else:
+            yield f"{prefix}{key}", value

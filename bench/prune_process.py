@@ -1,0 +1,47 @@
+"""Prune one folder into another on random tokens, and print seconds and peak memory as JSON. Run by the benchmarks."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ghost.backbone import Backbone
+from ghost.checkpoint.source import open_checkpoint
+from ghost.config import RunSettings, resolve_dtype
+from ghost.export import export
+from ghost.surgery import slice_mixer
+from ghost.walk import walk
+
+
+def main(source: str, target: str, device_name: str, samples: str, length: str) -> None:
+    checkpoint, out, device = open_checkpoint(source), Path(target), torch.device(device_name)
+    tokens_bl = torch.randint(50000, (int(samples), int(length)), generator=torch.Generator().manual_seed(0))
+    layers, final = out / "layers", out / "checkpoint"
+    layers.mkdir(parents=True)
+    final.mkdir()
+    started = time.perf_counter()
+    d_state = 0
+    backbone = Backbone(checkpoint, device, resolve_dtype("auto", device))
+    for result in walk(backbone, tokens_bl, RunSettings(sparsity=0.5)):
+        mixer = checkpoint.mixer(result.layer)
+        layout, pruned = slice_mixer(checkpoint.mixer_layout, mixer, result.selection)
+        save_file(pruned, layers / f"{result.layer}.safetensors")
+        d_state = max(d_state, layout.d_state)
+    export(checkpoint, lambda i: load_file(layers / f"{i}.safetensors"), d_state, final, {})
+    figures = {"seconds": time.perf_counter() - started, "peak_rss": _peak_rss()}
+    if device.type == "cuda":
+        figures["peak_cuda"] = torch.cuda.max_memory_allocated(device)
+    print(json.dumps(figures))
+
+
+def _peak_rss() -> int:
+    """Bytes; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Checkpoints of a real model's shape with random weights: speed and memory don't depend on the values."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import Mamba2Config
+
+from ghost.checkpoint.families import mixer_layout
+from ghost.checkpoint.source import EMBEDDINGS, FINAL_NORM, mixer_prefix, norm_name
+from ghost.checkpoint.writer import Planned, write_weights
+
+SHAPES = {"130m": (768, 24), "1.3b": (2048, 48)}
+VOCAB = 50288
+
+
+def write_random(folder: Path, shape: str, layers: int | None = None) -> Path:
+    """A bf16 Mamba2 folder of `shape` (d_model and layers of SHAPES), one tensor in memory at a time."""
+    d_model, usual = SHAPES[shape]
+    config = Mamba2Config(
+        hidden_size=d_model, num_hidden_layers=layers or usual, num_heads=2 * d_model // 64, head_dim=64, n_groups=1,
+        vocab_size=VOCAB, state_size=128, tie_word_embeddings=True, dtype="bfloat16",
+        architectures=["Mamba2ForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (VOCAB, d_model), FINAL_NORM: (d_model,)}
+    optional = ("in_proj.bias", "out_proj.bias")
+    for i in range(config.num_hidden_layers):
+        shapes[norm_name(i)] = (d_model,)
+        mixer = mixer_layout(config).shapes()
+        shapes |= {mixer_prefix(i) + name: size for name, size in mixer.items() if name not in optional}
+    plan = [Planned(name, size, torch.bfloat16, partial(_values, name, size)) for name, size in shapes.items()]
+    write_weights(folder, plan)
+    return folder
+
+
+def _values(name: str, size: tuple[int, ...]) -> Tensor:
+    if name.endswith("norm.weight") or name.endswith((".D", "norm_f.weight")):
+        return torch.ones(size, dtype=torch.bfloat16)
+    if name.endswith("A_log"):
+        return torch.arange(1, size[0] + 1).log().to(torch.bfloat16)
+    scale = size[-1] ** -0.5 if len(size) > 1 else 0.1
+    return (torch.randn(size, generator=torch.Generator().manual_seed(len(name))) * scale).to(torch.bfloat16)

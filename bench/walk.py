@@ -1,0 +1,48 @@
+"""The whole walk against one dense forward of the same tokens, and that against transformers' own."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench.measure import medians
+from bench.random_checkpoint import write_random
+from ghost.backbone import Backbone, batches
+from ghost.checkpoint.source import open_checkpoint
+from ghost.config import RunSettings
+from ghost.walk import walk
+
+LAYERS, SAMPLES, LENGTH, ROUNDS = 6, 16, 256, 5
+
+
+@torch.inference_mode()
+def run(device: str) -> dict[str, Any]:
+    """mamba2-130m's shape with 6 layers, 16 x 256 tokens, fp32, 50% sparsity; no head in any of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = open_checkpoint(write_random(Path(folder), "130m", LAYERS))
+        tokens_bl = torch.randint(50000, (SAMPLES, LENGTH), generator=torch.Generator().manual_seed(0))
+        backbone = Backbone(checkpoint, torch.device(device), torch.float32)
+        stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        contestants = {
+            "dense forward": lambda: _dense(backbone, tokens_bl),
+            "walk": lambda: list(walk(backbone, tokens_bl, RunSettings(sparsity=0.5))),
+            "transformers' forward": lambda: [
+                stock.backbone(tokens_bl[p].to(device)) for p in batches(*tokens_bl.shape)
+            ],
+        }
+        seconds = medians(contestants, ROUNDS)
+    return {
+        "seconds": seconds,
+        "walk / dense forward": seconds["walk"] / seconds["dense forward"],
+        "transformers' forward / dense forward": seconds["transformers' forward"] / seconds["dense forward"],
+    }
+
+
+def _dense(backbone: Backbone, tokens_bl: torch.Tensor) -> None:
+    hidden_blm = backbone.embed(tokens_bl)
+    for i in range(backbone.layers):
+        layer = backbone.layer(i)
+        for part in batches(*tokens_bl.shape):
+            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], backbone.inputs(layer, hidden_blm[part]))

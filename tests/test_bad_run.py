@@ -1,0 +1,137 @@
+"""What shows only once a run is under way, in processes of their own: still one line, and nothing as if complete."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.chaos import prefect_server
+from tests.models import make_model
+from tests.refusals import Refused, complaint, run_arguments
+
+pytest_plugins = ["tests.refusals"]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+        yield address
+
+
+def start(api: str, argv: list[str], file_bytes: int | None = None, **env: str) -> tuple[int, str, str]:
+    """`python -m flows.cli ...` as a user has it; no file may grow beyond `file_bytes`."""
+    kept = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"}
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (file_bytes, file_bytes)) if file_bytes else None
+    command = [sys.executable, "-m", "flows.cli", *argv]
+    environment = kept | {"PREFECT_API_URL": api} | env
+    ended = subprocess.run(command, env=environment, preexec_fn=limit, capture_output=True, text=True, timeout=600)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.fixture
+def refused(api: str, originals: Path, tmp_path: Path) -> Refused:
+    """See `ghost run MODEL` refused with these options, in these circumstances, and return what it says."""
+
+    def run(model: Path, options: dict[str, Any] | None = None, **circumstances: Any) -> str:
+        argv = run_arguments(originals, tmp_path, model, options or {})
+        return complaint(*start(api, argv, **circumstances), tmp_path)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(api: str, originals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder with a run in its store, and what the run printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    code, out, err = start(api, [*run_arguments(originals, folder, originals / "model", {}), "--json"])
+    assert code == 0, err
+    return folder, json.loads(out)
+
+
+def spoil(model: Path, name: str, target: Path) -> Path:
+    """A copy of the model with one NaN in that tensor."""
+    shutil.copytree(model, target)
+    tensors = load_file(target / "model.safetensors")
+    tensors[name].view(-1)[7] = float("nan")
+    save_file(tensors, target / "model.safetensors")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "layers_done"),
+    [("backbone.embeddings.weight", 0), ("backbone.layers.2.mixer.out_proj.weight", 2), ("backbone.norm_f.weight", 3)],
+)
+def test_nan_weights_are_named_when_the_walk_comes_to_them(
+    name: str, layers_done: int, originals: Path, tmp_path: Path, refused: Refused
+) -> None:
+    line = refused(spoil(originals / "model", name, tmp_path / "model"))
+    assert f"tensor {name} in model.safetensors has NaN or infinite values" in line
+    assert "download or copy the checkpoint again" in line
+    assert len(list(tmp_path.glob("store/runs/*/layers/*/layer.json"))) == layers_done
+
+
+def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path, refused: Refused) -> None:
+    line = refused(make_model(tmp_path / "model", vocab_size=280))
+    assert (
+        "but the model's vocab_size is 280" in line and "give the tokenizer that belongs to it with --tokenizer" in line
+    )
+
+
+def test_cuda_is_refused_where_there_is_none(originals: Path, refused: Refused) -> None:
+    line = refused(originals / "model", {"device": "cuda"}, CUDA_VISIBLE_DEVICES="")
+    assert "device cuda asked for, but 0 CUDA devices are here; try --device cpu" in line
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "thing", "remedy"),
+    [(16_000, "store: no space left to write runs/", "choose another --store"),
+     (64_000, "no space left on the disk", "set TMPDIR to a larger disk")],
+)  # fmt: skip
+def test_a_full_disk_stops_the_run_which_later_continues(
+    file_bytes: int, thing: str, remedy: str, api: str, originals: Path, tmp_path: Path, refused: Refused
+) -> None:
+    line = refused(originals / "model", file_bytes=file_bytes)
+    assert thing in line and remedy in line
+    done = len(list(tmp_path.glob("store/runs/*/layers/*/layer.json")))
+    code, out, err = start(api, [*run_arguments(originals, tmp_path, originals / "model", {}), "--json"])
+    assert code == 0, err
+    assert json.loads(out)["layers"] == {"computed": 3 - done, "cached": done}
+
+
+def test_a_run_of_another_format_is_refused(
+    finished: tuple[Path, dict[str, Any]], originals: Path, tmp_path: Path, refused: Refused
+) -> None:
+    folder, result = finished
+    shutil.copytree(folder / "store", tmp_path / "store")
+    run = tmp_path / "store/runs" / result["run_id"]
+    (run / "manifest.json").unlink()
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"format": 2}))
+    line = refused(originals / "model")
+    assert f"run {result['run_id']} in the store {tmp_path / 'store'} has format version 2" in line
+    assert "use the ghost that made it or choose another --store" in line
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(
+    finished: tuple[Path, dict[str, Any]], command: Refused
+) -> None:
+    folder, result = finished
+    line = command("show", "abc", "--store", folder / "store")
+    assert "run 'abc' matches 0 runs" in line and f"runs there: {result['run_id']}" in line
+
+
+def test_a_checkpoint_cannot_be_verified_against_another_model(
+    finished: tuple[Path, dict[str, Any]], originals: Path, tmp_path: Path, command: Refused
+) -> None:
+    other, checkpoint = make_model(tmp_path / "other", seed=1), finished[1]["checkpoint"]
+    line = command("verify", checkpoint, "--against", other, "--text", originals / "text.txt")
+    assert f"{checkpoint} was not made from {other}; give that model with --against" in line

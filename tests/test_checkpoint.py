@@ -1,0 +1,143 @@
+"""Model folders opened by ghost against stock transformers: every spelling of a checkpoint computes the same."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ghost.checkpoint.native import to_transformers
+from ghost.checkpoint.source import EMBEDDINGS, HEAD, open_checkpoint
+from tests.models import (
+    VOCAB,
+    backbone_logits,
+    load_stock,
+    make_model,
+    make_native,
+    open_backbone,
+    random_tokens,
+    stock_logits,
+)
+
+TOKENS = random_tokens(2, 70)
+FOLDERS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False},
+    "two groups": {"n_groups": 2},
+    "two groups, untied": {"n_groups": 2, "tie_word_embeddings": False},
+    "bf16": {"dtype": torch.bfloat16, "n_groups": 2},
+    "bf16, untied": {"dtype": torch.bfloat16, "tie_word_embeddings": False},
+    "fp16": {"dtype": torch.float16},
+    "sharded": {"max_shard_size": "20KB"},
+    "biases": {"use_bias": True},
+    "no biases": {"use_conv_bias": False},
+    "other sizes": {"d_state": 20, "conv_kernel": 3, "layer_norm_epsilon": 0.01, "time_step_limit": (0.3, 0.9)},
+}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"), layers=2, **FOLDERS[request.param])
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """Equal to 1e-5 of the largest element: two fp32 implementations."""
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_logits_equal_those_of_transformers(folder: Path):
+    assert_same(backbone_logits(open_backbone(folder), TOKENS), stock_logits(load_stock(folder), TOKENS))
+
+
+def test_parameters_are_counted_as_transformers_does(folder: Path):
+    assert open_checkpoint(folder).parameters == sum(p.numel() for p in load_stock(folder).parameters())
+
+
+@pytest.mark.parametrize("in_fp32", [True, False])
+def test_bf16_logits_are_as_close_to_fp32_as_those_of_transformers(in_fp32: bool, tmp_path: Path):
+    folder = make_model(tmp_path, n_groups=2, dtype=torch.bfloat16, residual_in_fp32=in_fp32)
+    exact = stock_logits(load_stock(folder), TOKENS)
+    stock = stock_logits(load_stock(folder, torch.bfloat16), TOKENS)
+    found = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
+    assert found.dtype == torch.float32
+    assert open_backbone(folder, torch.bfloat16).embed(TOKENS).dtype == (torch.float32 if in_fp32 else torch.bfloat16)
+    assert 0 < (found - exact).norm() <= 1.5 * (stock - exact).norm()
+
+
+def test_shards_are_read_with_nothing_else_in_the_folder(tmp_path: Path):
+    folder = make_model(tmp_path, **FOLDERS["sharded"])
+    assert not (folder / "model.safetensors").exists()
+    assert len(open_checkpoint(folder).tensors.files) == len(list(folder.glob("model-*.safetensors"))) > 3
+
+
+@pytest.mark.parametrize("as_bin", [True, False])
+@pytest.mark.parametrize("fields", [{}, {"n_groups": 2, "tie_word_embeddings": False}, {"dtype": torch.bfloat16}])
+def test_native_folders_compute_the_same_bits(fields: dict[str, Any], as_bin: bool, tmp_path: Path):
+    source = open_backbone(make_model(tmp_path / "model", **fields))
+    native = open_backbone(make_native(tmp_path / "native", tmp_path / "model", as_bin=as_bin))
+    assert backbone_logits(native, TOKENS).equal(backbone_logits(source, TOKENS))
+    assert native.checkpoint.mixer_layout == source.checkpoint.mixer_layout
+    assert native.checkpoint.parameters == source.checkpoint.parameters
+    assert native.checkpoint.raw_config["model_type"] == "mamba2"
+
+
+def test_native_sizes_default_to_those_of_mamba_ssm():
+    config = to_transformers({"d_model": 128, "n_layer": 2, "vocab_size": 50277, "ssm_cfg": {"layer": "Mamba2"}})
+    assert (config.state_size, config.head_dim, config.num_heads) == (128, 64, 4)
+    assert (config.n_groups, config.conv_kernel, config.vocab_size) == (1, 4, 50280)
+    assert config.tie_word_embeddings and config.use_conv_bias and not config.use_bias
+    assert tuple(config.time_step_limit) == (0, math.inf)
+
+
+def test_native_sizes_are_taken_from_the_config():
+    ssm = {"layer": "Mamba2", "d_state": 40, "headdim": 16, "ngroups": 4, "expand": 3, "d_conv": 3}
+    ssm |= {"bias": True, "conv_bias": False, "dt_limit": [0.1, 2.0]}
+    native = {"d_model": 32, "n_layer": 5, "vocab_size": 100, "pad_vocab_size_multiple": 16, "tie_embeddings": False}
+    config = to_transformers(native | {"ssm_cfg": ssm, "residual_in_fp32": False})
+    assert (config.state_size, config.head_dim, config.num_heads, config.n_groups) == (40, 16, 6, 4)
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size, config.expand) == (32, 5, 112, 3)
+    assert (config.conv_kernel, tuple(config.time_step_limit)) == (3, (0.1, 2.0))
+    assert config.use_bias and not (config.use_conv_bias or config.tie_word_embeddings or config.residual_in_fp32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_come_as_they_are_stored(dtype: torch.dtype, tmp_path: Path):
+    checkpoint = open_checkpoint(make_model(tmp_path, dtype=dtype))
+    stored = load_stock(tmp_path, dtype).state_dict()
+    for name in checkpoint.others():
+        assert checkpoint.tensor(name).equal(stored[name]) and checkpoint.dtype(name) == dtype
+        assert checkpoint.shape(name) == stored[name].shape
+    for name, tensor in checkpoint.mixer(1).items():
+        assert tensor.equal(stored[f"backbone.layers.1.mixer.{name}"]) and tensor.dtype == dtype
+    assert checkpoint.tensor(HEAD).equal(checkpoint.tensor(EMBEDDINGS))
+    assert (checkpoint.layers, checkpoint.vocab_size) == (3, VOCAB)
+
+
+def test_an_untied_head_is_not_the_embeddings(tmp_path: Path):
+    checkpoint = open_checkpoint(make_model(tmp_path, tie_word_embeddings=False))
+    assert not checkpoint.tensor(HEAD).equal(checkpoint.tensor(EMBEDDINGS))
+    assert HEAD in set(checkpoint.others())
+
+
+def test_the_digest_is_of_contents_and_not_of_the_place(tmp_path: Path):
+    folder = make_model(tmp_path / "model")
+    digest = open_checkpoint(folder).digest
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    (copied / "README.md").write_text("A model card is not part of the model.")
+    assert open_checkpoint(copied).digest == digest
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_the_digest_changes_with_weights_config_and_tokenizer(name: str, tmp_path: Path):
+    digest = open_checkpoint(make_model(tmp_path)).digest
+    path = tmp_path / name
+    data = path.read_bytes()
+    if name.endswith(".json"):
+        path.write_text(json.dumps(json.loads(data)))
+    else:
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    assert open_checkpoint(tmp_path).digest != digest

@@ -1,0 +1,233 @@
+"""The checkpoint that comes out, in stock transformers: it loads whole, computes the pruned model, and is smaller."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
+from ghost.checkpoint.writer import Planned, write_weights
+from ghost.export import export
+from ghost.selection import Selection
+from tests.models import (
+    backbone_logits,
+    load_stock,
+    make_model,
+    make_native,
+    mask_stock,
+    open_backbone,
+    prune,
+    random_tokens,
+    stock_logits,
+)
+
+D_STATE, KEPT = 16, 8
+TOKENS = random_tokens(2, 40)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "one group": ({}, {}),
+    "two groups": ({"n_groups": 2, "tie_word_embeddings": False}, {}),
+    "pooled": ({"n_groups": 2}, {"policy": "pooled"}),
+    "soft": ({"n_groups": 2}, {"soft": True}),
+    "bf16": ({"dtype": torch.bfloat16, "tie_word_embeddings": False}, {}),
+    "biases": ({"use_bias": True, "n_groups": 2}, {"policy": "pooled"}),
+    "no biases": ({"use_conv_bias": False}, {}),
+    "sharded": ({"max_shard_size": "20KB"}, {}),
+    "native": ({"n_groups": 2}, {}),
+}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A model as transformers has it, what ghost opened (the same, or its native twin), and what came out."""
+
+    model: Path
+    source: Checkpoint
+    selections: list[Selection]
+    out: Path
+
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.out / "config.json").read_text())
+
+    def expected_logits(self) -> Tensor:
+        return stock_logits(mask_stock(load_stock(self.model), self.source, self.selections), TOKENS)
+
+
+def make_pruned(folder: Path, name: str) -> Pruned:
+    fields, settings = CASES[name]
+    model = make_model(folder / "model", d_state=D_STATE, **fields)
+    source = make_native(folder / "native", model) if name == "native" else model
+    shutil.copy(Path(__file__).parent.parent / "LICENSE", source)
+    checkpoint = open_checkpoint(source)
+    return Pruned(model, checkpoint, prune(checkpoint, folder / "out", **settings), folder / "out")
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pruned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
+    return make_pruned(tmp_path_factory.mktemp("pruned"), request.param)
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """Equal to 1e-5 of the largest element: two fp32 implementations."""
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_it_loads_whole_and_computes_the_model_without_the_dropped_channels(pruned: Pruned):
+    model, info = AutoModelForCausalLM.from_pretrained(pruned.out, dtype=torch.float32, output_loading_info=True)
+    assert not any(info.values())
+    assert_same(stock_logits(model.eval(), TOKENS), pruned.expected_logits())
+    assert_same(backbone_logits(open_backbone(pruned.out), TOKENS), pruned.expected_logits())
+
+
+def test_pruning_changed_the_model(pruned: Pruned):
+    change = (pruned.expected_logits() - stock_logits(load_stock(pruned.model), TOKENS)).abs().max()
+    assert change > 0.01 * pruned.expected_logits().abs().max()
+
+
+def test_config_says_the_new_state_size_and_otherwise_what_it_said(pruned: Pruned):
+    widest = max(selection.width for selection in pruned.selections)
+    is_soft = open_checkpoint(pruned.out).mixer_layout.d_state == D_STATE
+    expected = {"state_size": D_STATE if is_soft else widest, "rescale_prenorm_residual": False}
+    assert pruned.config() == pruned.source.raw_config | expected
+
+
+def test_every_tensor_keeps_its_dtype_and_those_outside_b_and_c_their_bits(pruned: Pruned):
+    out = open_checkpoint(pruned.out)
+    for name in out.others():
+        assert out.tensor(name).equal(pruned.source.tensor(name)) and out.dtype(name) == pruned.source.dtype(name)
+    for i in range(out.layers):
+        before, after = pruned.source.mixer(i), out.mixer(i)
+        assert {name: t.dtype for name, t in after.items()} == {name: t.dtype for name, t in before.items()}
+        cut = {"in_proj.weight", "in_proj.bias", "conv1d.weight", "conv1d.bias"}
+        assert all(after[name].equal(before[name]) for name in before.keys() - cut)
+        d_inner = pruned.source.mixer_layout.d_inner
+        assert after["in_proj.weight"][: 2 * d_inner].equal(before["in_proj.weight"][: 2 * d_inner])
+
+
+def test_tokenizer_generation_settings_and_licence_are_carried_over(pruned: Pruned):
+    names = {path.name for path in pruned.source.companions()}
+    in_transformers = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    assert names == {"LICENSE"} | (in_transformers if pruned.source.folder == pruned.model else set())
+    for name in names:
+        assert (pruned.out / name).read_bytes() == (pruned.source.folder / name).read_bytes()
+    weights = {path.name for path in open_checkpoint(pruned.out).tensors.files}
+    assert {path.name for path in pruned.out.iterdir()} == names | weights | {"config.json", "ghost.json"}
+
+
+def test_the_tokenizer_and_the_stored_dtype_load_by_themselves(tmp_path: Path):
+    pruned = make_pruned(tmp_path, "bf16")
+    assert AutoTokenizer.from_pretrained(pruned.out)("state")["input_ids"]
+    assert AutoModelForCausalLM.from_pretrained(pruned.out).dtype == torch.bfloat16
+
+
+def test_pooled_layers_are_padded_to_the_widest_group_of_the_model(tmp_path: Path):
+    pruned = make_pruned(tmp_path, "pooled")
+    widths = [selection.width for selection in pruned.selections]
+    assert not any(selection.is_rectangular for selection in pruned.selections) and len(set(widths)) > 1
+    assert pruned.config()["state_size"] == max(widths) < D_STATE
+
+
+def test_soft_computes_what_hard_computes(tmp_path: Path):
+    soft = make_pruned(tmp_path, "soft")
+    prune(soft.source, tmp_path / "hard")
+    hard = open_checkpoint(tmp_path / "hard")
+    assert (hard.mixer_layout.d_state, soft.config()["state_size"]) == (KEPT, D_STATE)
+    assert hard.parameters < open_checkpoint(soft.out).parameters == soft.source.parameters
+    assert_same(stock_logits(load_stock(soft.out), TOKENS), stock_logits(load_stock(hard.folder), TOKENS))
+
+
+def test_weights_stored_with_the_flag_that_rescales_them_on_loading_stay_as_stored(tmp_path: Path):
+    model = make_model(tmp_path / "model", d_state=D_STATE, rescale_prenorm_residual=True)
+    source = open_checkpoint(model)
+    selections = prune(source, tmp_path / "out")
+    as_stored = shutil.copytree(model, tmp_path / "as-stored")
+    (as_stored / "config.json").write_text(json.dumps(source.raw_config | {"rescale_prenorm_residual": False}))
+    expected = stock_logits(mask_stock(load_stock(as_stored), source, selections), TOKENS)
+    assert_same(stock_logits(load_stock(tmp_path / "out"), TOKENS), expected)
+
+
+def test_each_pruned_layer_is_asked_for_once(tmp_path: Path):
+    source, asked, out = open_checkpoint(make_model(tmp_path / "model")), [], tmp_path / "out"
+    out.mkdir()
+
+    def unpruned(i: int) -> dict[str, Tensor]:
+        asked.append(i)
+        return source.mixer(i)
+
+    export(source, unpruned, source.mixer_layout.d_state, out, {})
+    assert asked == [0, 1, 2]
+    assert_same_tensors(out / "model.safetensors", source.folder / "model.safetensors")
+
+
+def assert_same_tensors(written: Path, stored: Path) -> None:
+    found, expected = load_file(written), load_file(stored)
+    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+
+
+def planned(source: Checkpoint) -> Iterator[Planned]:
+    """Every tensor of the model, with gaps between its rows in memory."""
+    names = [*source.others(), *(mixer_prefix(i) + name for i in range(source.layers) for name in source.mixer(i))]
+    for name in names:
+        yield Planned(name, source.shape(name), source.dtype(name), lambda name=name: _with_gaps(source.tensor(name)))
+
+
+def _with_gaps(tensor: Tensor) -> Tensor:
+    return tensor.repeat_interleave(2, dim=0)[::2]
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 20_000, 40_000])
+def test_weights_above_the_limit_are_written_as_shards_that_load(shard_bytes: int, tmp_path: Path):
+    source = open_checkpoint(make_model(tmp_path / "model", dtype=torch.bfloat16))
+    out = tmp_path / "out"
+    out.mkdir()
+    *shards, index = write_weights(out, planned(source), shard_bytes)
+    shutil.copy(source.folder / "config.json", out)
+    contents = [load_file(out / name) for name in shards]
+    assert index == "model.safetensors.index.json" and shards[1] == f"model-00002-of-{len(shards):05d}.safetensors"
+    sizes = [[t.nbytes for t in tensors.values()] for tensors in contents]
+    assert all(sum(shard) <= shard_bytes or len(shard) == 1 for shard in sizes)
+    assert json.loads((out / index).read_text())["metadata"]["total_size"] == sum(map(sum, sizes))
+    assert stock_logits(load_stock(out), TOKENS).equal(stock_logits(load_stock(source.folder), TOKENS))
+
+
+def test_weights_up_to_the_limit_are_one_file(tmp_path: Path):
+    source = open_checkpoint(make_model(tmp_path / "model"))
+    size = sum(tensor.size for tensor in planned(source))
+    assert write_weights(tmp_path, planned(source), size) == ["model.safetensors"]
+    assert_same_tensors(tmp_path / "model.safetensors", source.folder / "model.safetensors")
+
+
+@torch.inference_mode()
+def test_generation_with_the_cache_equals_generation_without(pruned: Pruned):
+    model, prompt = load_stock(pruned.out), TOKENS[:, :9].long()
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False, "output_logits": True}
+    cached, plain = (
+        model.generate(prompt, use_cache=use_cache, return_dict_in_generate=True, **options)
+        for use_cache in (True, False)
+    )
+    assert cached.sequences.equal(plain.sequences) and cached.sequences.shape == (2, 21)
+    for cached_bv, plain_bv in zip(cached.logits, plain.logits, strict=True):
+        assert_same(cached_bv, plain_bv)
+
+
+@torch.inference_mode()
+def state_bytes(folder: Path) -> int:
+    """Bytes of the recurrent states that transformers keeps in its cache, for a batch of 2."""
+    cache = load_stock(folder)(TOKENS.long(), use_cache=True).cache_params
+    states = [cache.get_recurrent_state(i, state_idx=0) for i in range(3)]
+    return sum(state.untyped_storage().nbytes() for state in states)
+
+
+def test_the_state_in_the_cache_is_smaller(tmp_path: Path):
+    pruned = make_pruned(tmp_path, "two groups")
+    layout = open_checkpoint(pruned.out).mixer_layout
+    assert state_bytes(pruned.out) == 2 * 3 * 4 * layout.state_elements
+    assert state_bytes(pruned.model) == 2 * 3 * 4 * pruned.source.mixer_layout.state_elements
+    assert state_bytes(pruned.out) * D_STATE == state_bytes(pruned.model) * KEPT

@@ -1,0 +1,142 @@
+"""The flow in process, against a real Prefect server: states, artifacts, damage, partial layers, options."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.chaos import Bench, contents, prefect_server
+
+STAGES = ("calibrate", "score", "prune")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as api, temporary_settings({PREFECT_API_URL: api}):
+        yield Bench(tmp_path_factory.mktemp("bench"), api, layers=3)
+
+
+def settings(bench: Bench, store: Path, **changes: Any) -> dict[str, Any]:
+    texts = {name: str(bench.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
+    sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
+    return {"model": str(bench.folder / "model"), "store": str(store)} | texts | sizes | changes
+
+
+def run(bench: Bench, store: Path, **changes: Any) -> dict[str, Any]:
+    from flows.prune import ghost
+
+    return ghost(**settings(bench, store, **changes))
+
+
+@pytest.fixture(scope="module")
+def finished(bench: Bench) -> tuple[Path, dict[str, Any]]:
+    store = bench.folder / "finished"
+    return store, run(bench, store)
+
+
+def last_run_tasks(bench: Bench) -> dict[str, str]:
+    """State name of every task of the newest flow run, by the task run's name."""
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(sort="START_TIME_DESC", limit=1)[0]  # type: ignore[arg-type]
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
+    return {task_run.name: str(task_run.state_name) for task_run in runs}
+
+
+def test_every_layer_has_its_three_tasks_and_a_second_run_reports_them_cached(bench: Bench, tmp_path: Path) -> None:
+    run(bench, tmp_path / "store")
+    first = last_run_tasks(bench)
+    run(bench, tmp_path / "store")
+    second = last_run_tasks(bench)
+    for layer in range(bench.layers):
+        for stage in STAGES:
+            assert first[f"layer {layer:02d}: {stage}"] == "Completed"
+            assert second[f"layer {layer:02d}: {stage}"] == "Cached"
+    assert {name for name, state in second.items() if state != "Cached"} == set()
+
+
+def test_the_summary_is_a_markdown_artifact(bench: Bench, finished: tuple[Path, dict[str, Any]]) -> None:
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts()
+    texts = [str(artifact.data) for artifact in found if artifact.key == "ghost-summary"]
+    assert any(finished[1]["run_id"] in text and "perplexity" in text for text in texts)
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_mended(bench: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run_id = run(bench, store)["run_id"]
+    expected = contents(store)
+    kinds = ("layers/001/stats.parquet", "layers/001/selection.parquet", "layers/001/weights.safetensors",
+             "layers/001/layer.json", "calibration/tokens.parquet", "checkpoint/model.safetensors",
+             "checkpoint/config.json", "evaluation/results.json", "report/index.html", "manifest.json")  # fmt: skip
+    for name in kinds:
+        path = store / "runs" / run_id / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+        result = run(bench, store)
+        assert contents(store) == expected, name
+        assert result["layers"]["computed"] == int(name.startswith("layers/")), name
+
+
+def test_a_failed_layer_resumes_from_its_statistics(bench: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run_id = run(bench, store)["run_id"]
+    expected = contents(store)
+    folder = store / "runs" / run_id
+    for name in ("manifest.json", "layers/002/layer.json", "layers/002/selection.parquet"):
+        (folder / name).unlink()
+    run(bench, store)
+    states = last_run_tasks(bench)
+    assert [states[f"layer 02: {stage}"] for stage in STAGES] == ["Cached", "Completed", "Completed"]
+    assert contents(store) == expected
+
+
+def test_statistics_of_another_chain_are_not_used(bench: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run_id = run(bench, store)["run_id"]
+    expected = contents(store)
+    folder = store / "runs" / run_id
+    (folder / "layers/002/stats.parquet").write_bytes((folder / "layers/001/stats.parquet").read_bytes())
+    (folder / "layers/002/layer.json").unlink()
+    run(bench, store)
+    assert last_run_tasks(bench)["layer 02: calibrate"] == "Completed"
+    assert contents(store) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"soft": True}, {"policy": "pooled"}, {"sequential": False}, {"method": "magnitude"}, {"method": "random"},
+     {"method": "ghost-mean"}, {"dtype": "bfloat16"}, {"seed": 1}, {"sparsity": 0.75}],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_that_matters_makes_another_run(
+    bench: Bench, finished: tuple[Path, dict[str, Any]], changes: dict[str, Any]
+) -> None:
+    store, plain = finished
+    result = run(bench, store, **changes)
+    assert result["run_id"] != plain["run_id"]
+    assert result["d_state"]["pruned"] == {"soft": 32, "sparsity": 8}.get(next(iter(changes)), 16)
+    assert result["layers"] == {"computed": bench.layers, "cached": 0}
+
+
+def test_out_is_a_copy_and_never_overwrites_something_else(bench: Bench, finished, tmp_path: Path) -> None:
+    from ghost.errors import SettingsError
+
+    store, plain = finished
+    out = tmp_path / "out"
+    assert run(bench, store, out=str(out))["checkpoint"] == str(out)
+    assert json.loads((out / "ghost.json").read_text())["ghost"]["run_id"] == plain["run_id"]
+    with pytest.raises(SettingsError, match="holds something else"):
+        run(bench, store, out=str(out), sparsity=0.75)
+    assert json.loads((out / "ghost.json").read_text())["ghost"]["run_id"] == plain["run_id"]
+
+
+def test_nothing_of_this_machine_is_in_what_is_hashed(bench: Bench, finished: tuple[Path, dict[str, Any]]) -> None:
+    store, _ = finished
+    for name, data in contents(store).items():
+        assert str(bench.folder).encode() not in data, name
