@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check chaos clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ check: .venv/.installed-dev ## lint, format, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
+
+chaos: .venv/.installed-dev ## kill runs 100 times at random moments, compare the bytes they end in
+	.venv/bin/python -m tests.chaos --kills 100
 
 clean: ## remove .venv, caches and builds; runs in ghost-runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -118,7 +118,8 @@ def main() -> None:
     """Entry point: run a command, and turn a user's mistake into one line and exit code 2."""
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
+        logging.getLogger(name).setLevel(logging.ERROR)
     sys.exit(_guarded(app))
 
 

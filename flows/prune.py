@@ -4,10 +4,12 @@ Not named flows/ghost.py: a worker puts this folder first on sys.path, and that 
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from flows.options import flow_parameters
 from flows.summary import as_markdown
@@ -19,7 +21,13 @@ from tasks.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run import open_run
 
 
-@flow(name="ghost", flow_run_name="{model} at {sparsity}")
+def run_name() -> str:
+    """The run's name on Prefect's pages, such as `demo: ghost at 0.5`."""
+    given = flow_run.parameters
+    return f"{Path(given['model']).name}: {given['method']} at {given['sparsity']}"
+
+
+@flow(name="ghost", flow_run_name=run_name)
 @flow_parameters(RunSettings)
 def ghost(settings: RunSettings) -> dict[str, Any]:
     """Prune the recurrent state of a Mamba2 checkpoint; layers that the store has already are taken from it."""

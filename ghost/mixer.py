@@ -149,7 +149,7 @@ def _per_channel(factors: tuple[float, ...], sections: list[int], like: Tensor) 
 
 
 def causal_conv(x_blc: Tensor, weight_c1k: Tensor, bias_c: Tensor | None) -> Tensor:
-    """Depthwise causal convolution along l, as one multiply-add per tap: no transposes of (b, l, c). Adds up in fp32."""
+    """Depthwise causal convolution along l, one multiply-add per tap: no transposes of (b, l, c). Adds up in fp32."""
     length, taps = x_blc.shape[1], weight_c1k.shape[-1]
     wide = torch.promote_types(x_blc.dtype, torch.float32)
     padded, taps_kc = F.pad(x_blc.to(wide), (0, 0, taps - 1, 0)), weight_c1k[:, 0].to(wide).T

@@ -27,7 +27,7 @@ STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""
 
 
-@task(name="export_checkpoint", **OPTIONS)
+@task(name="export_checkpoint", task_run_name="export checkpoint", **OPTIONS)
 def export_checkpoint(run: Run) -> State[Any]:
     """The pruned model as a transformers folder, to checkpoint/."""
     config = f"{run.keys.checkpoint}/config.json"
@@ -45,7 +45,8 @@ def export_checkpoint(run: Run) -> State[Any]:
 def _d_state(run: Run) -> int:
     if run.settings.soft:
         return run.source.mixer_layout.d_state
-    return max(selection.width for selection in _selections(run))
+    widest, multiple = max(selection.width for selection in _selections(run)), run.settings.round_to
+    return min(-(-widest // multiple) * multiple, run.source.mixer_layout.d_state)
 
 
 def _selections(run: Run) -> list[Selection]:
@@ -60,7 +61,7 @@ def provenance(run: Run) -> dict[str, Any]:
     return {"ghost": made_from | {"determinants": run.determinants, "soft": run.settings.soft}, "kept_channels": kept}
 
 
-@task(name="evaluate", **OPTIONS)
+@task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
 def evaluate(run: Run) -> State[Any]:
     """Perplexity of the dense and the pruned model by the same code, sizes beside it, to evaluation/results.json."""
     key = run.keys.evaluation
@@ -110,7 +111,7 @@ def summarise(run: Run) -> dict[str, Any]:
     return named | chosen | json.loads(run.store.get(run.keys.evaluation))
 
 
-@task(name="report", **OPTIONS)
+@task(name="report", task_run_name="report", **OPTIONS)
 def report(run: Run) -> State[Any]:
     """The page of the run to report/index.html; model card and figures into the checkpoint."""
     key = run.keys.report

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from artifacts.store import open_store
 from tests.models import make_model, text
 
 OUTSIDE_MANIFEST = {"timings.json"}
@@ -90,9 +91,10 @@ class Bench:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """Every file of every run by its path, except what is allowed to differ."""
-    files = (path for path in (store / "runs").rglob("*") if path.is_file())
-    return {str(p.relative_to(store)): p.read_bytes() for p in files if p.name not in OUTSIDE_MANIFEST}
+    """Every object of every run by its key, except what may differ. A killed writer's temporary is no object."""
+    opened = open_store(store)
+    keys = (key for key in opened.list("runs/") if key.rpartition("/")[-1] not in OUTSIDE_MANIFEST)
+    return {key: opened.get(key) for key in keys}
 
 
 @dataclass

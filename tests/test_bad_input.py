@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from artifacts.local import MARKER
-from flows import cli
-from tests.refusals import Refused, run_arguments
 
 pytest_plugins = ["tests.refusals"]
 
+Refused = Callable[..., str]
 FORMS, COLUMN = "give stdlib, a .txt, .jsonl or .parquet path", "as path:column"
 SHARE, DEVICES = "give the share of channels to drop", "give auto, cpu, cuda or cuda:N"
 
@@ -57,13 +55,12 @@ def test_an_impossible_setting_is_refused(options: dict[str, Any], thing: str, r
      ("policy", "fair", "is not one of 'balanced', 'pooled'"), ("dtype", "int8", "'auto', 'float32', 'bfloat16'")],
 )  # fmt: skip
 def test_what_the_parser_refuses_is_refused_by_option_and_with_the_same_exit_code(
-    name: str, value: str, remedy: str, originals: Path, tmp_path: Path, monkeypatch: Any, capfd: Any
+    name: str, value: str, remedy: str, arguments: Any, execute: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["ghost", *run_arguments(originals, tmp_path, "demo", {name: value})])
-    with pytest.raises(SystemExit, check=lambda end: end.code == 2):
-        cli.main()
-    box = " ".join(capfd.readouterr().err.replace("│", "").split())
-    assert f"Invalid value for '--{name}'" in box and remedy in box and "Traceback" not in box
+    code, out, err = execute(arguments(tmp_path, **{name: value}))
+    box = " ".join(err.replace("│", "").split())
+    assert code == 2 and not out and "Traceback" not in err
+    assert f"Invalid value for '--{name}'" in box and remedy in box
     assert not list(tmp_path.iterdir())
 
 

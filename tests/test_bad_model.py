@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, MambaConfig
 
-from tests.refusals import Refused
-
 pytest_plugins = ["tests.refusals"]
 
+Refused = Callable[..., str]
 Spoil = Callable[[Path], object]
 CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
 EMBEDDINGS, MIXER = "backbone.embeddings.weight", "backbone.layers.1.mixer."

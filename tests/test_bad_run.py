@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.chaos import prefect_server
 from tests.models import make_model
-from tests.refusals import Refused, complaint, run_arguments
 
 pytest_plugins = ["tests.refusals"]
+
+Arguments = Callable[..., list[str]]
+Execute = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +41,16 @@ def start(api: str, argv: list[str], file_bytes: int | None = None, **env: str) 
 
 
 @pytest.fixture
-def refused(api: str, originals: Path, tmp_path: Path) -> Refused:
-    """See `ghost run MODEL` refused with these options, in these circumstances, and return what it says."""
-
-    def run(model: Path, options: dict[str, Any] | None = None, **circumstances: Any) -> str:
-        argv = run_arguments(originals, tmp_path, model, options or {})
-        return complaint(*start(api, argv, **circumstances), tmp_path)
-
-    return run
+def execute(api: str) -> Execute:
+    """Commands run in processes of their own."""
+    return partial(start, api)
 
 
 @pytest.fixture(scope="module")
-def finished(api: str, originals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(api: str, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder with a run in its store, and what the run printed."""
     folder = tmp_path_factory.mktemp("finished")
-    code, out, err = start(api, [*run_arguments(originals, folder, originals / "model", {}), "--json"])
+    code, out, err = start(api, [*arguments(folder), "--json"])
     assert code == 0, err
     return folder, json.loads(out)
 
@@ -86,8 +84,8 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path, r
     )
 
 
-def test_cuda_is_refused_where_there_is_none(originals: Path, refused: Refused) -> None:
-    line = refused(originals / "model", {"device": "cuda"}, CUDA_VISIBLE_DEVICES="")
+def test_cuda_is_refused_where_there_is_none(refused: Refused) -> None:
+    line = refused(device="cuda", circumstances={"CUDA_VISIBLE_DEVICES": ""})
     assert "device cuda asked for, but 0 CUDA devices are here; try --device cpu" in line
 
 
@@ -97,18 +95,18 @@ def test_cuda_is_refused_where_there_is_none(originals: Path, refused: Refused) 
      (64_000, "no space left on the disk", "set TMPDIR to a larger disk")],
 )  # fmt: skip
 def test_a_full_disk_stops_the_run_which_later_continues(
-    file_bytes: int, thing: str, remedy: str, api: str, originals: Path, tmp_path: Path, refused: Refused
+    file_bytes: int, thing: str, remedy: str, arguments: Arguments, execute: Execute, tmp_path: Path, refused: Refused
 ) -> None:
-    line = refused(originals / "model", file_bytes=file_bytes)
+    line = refused(circumstances={"file_bytes": file_bytes})
     assert thing in line and remedy in line
     done = len(list(tmp_path.glob("store/runs/*/layers/*/layer.json")))
-    code, out, err = start(api, [*run_arguments(originals, tmp_path, originals / "model", {}), "--json"])
+    code, out, err = execute([*arguments(tmp_path), "--json"])
     assert code == 0, err
     assert json.loads(out)["layers"] == {"computed": 3 - done, "cached": done}
 
 
 def test_a_run_of_another_format_is_refused(
-    finished: tuple[Path, dict[str, Any]], originals: Path, tmp_path: Path, refused: Refused
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, refused: Refused
 ) -> None:
     folder, result = finished
     shutil.copytree(folder / "store", tmp_path / "store")
@@ -116,7 +114,7 @@ def test_a_run_of_another_format_is_refused(
     (run / "manifest.json").unlink()
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"format": 2}))
-    line = refused(originals / "model")
+    line = refused()
     assert f"run {result['run_id']} in the store {tmp_path / 'store'} has format version 2" in line
     assert "use the ghost that made it or choose another --store" in line
 

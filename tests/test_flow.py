@@ -136,6 +136,15 @@ def test_out_is_a_copy_and_never_overwrites_something_else(bench: Bench, finishe
     assert json.loads((out / "ghost.json").read_text())["ghost"]["run_id"] == plain["run_id"]
 
 
+def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    from tasks.inspect import verify_checkpoint
+
+    model, corpus = str(bench.folder / "model"), str(bench.folder / "evaluation.txt")
+    for number, changes in enumerate([{}, {"policy": "pooled"}, {"soft": True}]):
+        result = run(bench, finished[0], out=str(tmp_path / str(number)), **changes)
+        assert verify_checkpoint(result["checkpoint"], model, corpus, 200)["difference"] < 1e-4
+
+
 def test_nothing_of_this_machine_is_in_what_is_hashed(bench: Bench, finished: tuple[Path, dict[str, Any]]) -> None:
     store, _ = finished
     for name, data in contents(store).items():

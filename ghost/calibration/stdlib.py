@@ -30,32 +30,33 @@ def split_of(name: str) -> Split:
 def documents(split: Split) -> list[tuple[str, str]]:
     """(name, text) of every document of the split, ordered by name."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = sorted((name, text) for name, text in [*_modules(root), *_topics(root)] if split_of(name) == split)
+    found = sorted([*_modules(root, split), *_topics(root, split)])
     if not found:
         raise CorpusError(f"corpus stdlib: no Python sources under {root}; give a text file with --calibration instead")
     return found
 
 
-def _modules(root: Path) -> Iterator[tuple[str, str]]:
+def _modules(root: Path, split: Split) -> Iterator[tuple[str, str]]:
     for path in root.rglob("*.py"):
         name = path.relative_to(root)
-        if (
-            TABLES & set(name.parts)
-            or name.as_posix() == TOPICS
-            or name.parts[0].startswith(("config-", "_sysconfigdata"))
-        ):
-            continue
-        text = path.read_bytes().decode("utf-8", errors="ignore")
-        if text.strip():
-            yield name.as_posix(), text
+        if _is_source(name) and split_of(name.as_posix()) == split:
+            text = path.read_bytes().decode("utf-8", errors="ignore")
+            if text.strip():
+                yield name.as_posix(), text
 
 
-def _topics(root: Path) -> Iterator[tuple[str, str]]:
+def _is_source(name: Path) -> bool:
+    """Source that somebody wrote: no character tables, no packages installed beside, nothing of this one machine."""
+    generated = name.parts[0].startswith(("config-", "_sysconfigdata"))
+    return not generated and not TABLES & set(name.parts) and name.as_posix() != TOPICS
+
+
+def _topics(root: Path, split: Split) -> Iterator[tuple[str, str]]:
     """pydoc's topics are one literal dict in a module; read it without importing the module."""
     path = root / TOPICS
     if not path.exists():
         return
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            for topic, text in ast.literal_eval(node.value).items():
-                yield f"{TOPICS}#{topic}", text
+            topics = ((f"{TOPICS}#{topic}", text) for topic, text in ast.literal_eval(node.value).items())
+            yield from (item for item in topics if split_of(item[0]) == split)

@@ -97,8 +97,15 @@ class Checkpoint:
         for layer in range(self.layers):
             yield norm_name(layer)
         yield FINAL_NORM
-        if not self.config.tie_word_embeddings:
+        if self._has_own_head:
             yield HEAD
+
+    @cached_property
+    def _has_own_head(self) -> bool:
+        """transformers uses a stored head even where the config ties it; one that differs has to travel along."""
+        if not self.config.tie_word_embeddings:
+            return True
+        return HEAD in self.tensors.home and not torch.equal(self.tensor(HEAD), self.tensor(EMBEDDINGS))
 
     def strangers(self) -> list[str]:
         """Tensors that belong to no layer of the model: pruning would leave them out without a word."""
