@@ -24,7 +24,8 @@ def run(device: str) -> dict[str, Any]:
         checkpoint = open_checkpoint(write_random(Path(folder), "130m", LAYERS))
         tokens_bl = torch.randint(50000, (SAMPLES, LENGTH), generator=torch.Generator().manual_seed(0))
         backbone = Backbone(checkpoint, torch.device(device), torch.float32)
-        stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        stock.to(device).eval()
         contestants = {
             "dense forward": lambda: _dense(backbone, tokens_bl),
             "walk": lambda: list(walk(backbone, tokens_bl, RunSettings(sparsity=0.5))),

@@ -60,8 +60,7 @@ def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
     from tasks.run import open_ahead
 
     settings = make_settings(**fields)
-    with Bars() as bars:
-        progress.use(bars)
+    with Bars() as bars, progress.reporting_to(bars):
         open_ahead(settings)
         from flows.prune import ghost
 

@@ -60,12 +60,7 @@ class Backbone:
 
     def embed(self, tokens_bl: Tensor) -> Tensor:
         """Token ids (b, l) to the residual stream (b, l, d_model)."""
-        highest = int(tokens_bl.max())
-        if highest >= self.checkpoint.vocab_size:
-            raise CheckpointError(
-                f"the tokenizer gives token {highest}, but the model's vocab_size is {self.checkpoint.vocab_size}; "
-                "give the tokenizer that belongs to it with --tokenizer"
-            )
+        check_vocabulary(self.checkpoint, tokens_bl)
         embedded = F.embedding(tokens_bl.long(), self.checkpoint.tensor(EMBEDDINGS))
         return embedded.to(self.device, self._residual_dtype)
 
@@ -97,6 +92,16 @@ class Backbone:
         norm_m, head_vm = head
         normed_blm = rms_norm(hidden_blm, norm_m, self.norm_eps).to(self.dtype)
         return F.linear(normed_blm, head_vm).float()
+
+
+def check_vocabulary(checkpoint: Checkpoint, tokens: Tensor) -> None:
+    """CheckpointError where the tokens are of another model's tokenizer."""
+    highest = int(tokens.max())
+    if highest >= checkpoint.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer gives token {highest}, but the model's vocab_size is {checkpoint.vocab_size}; "
+            "give the tokenizer that belongs to it with --tokenizer"
+        )
 
 
 def rms_norm(hidden_blm: Tensor, weight_m: Tensor, eps: float) -> Tensor:

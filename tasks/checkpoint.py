@@ -12,6 +12,7 @@ from safetensors.torch import load
 from artifacts.schemas import SELECTION, STATS
 from artifacts.tables import decode
 from ghost.backbone import Backbone
+from ghost.calibration.tokens import load_tokenizer
 from ghost.checkpoint.source import open_checkpoint
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity, perplexity
 from ghost.export import PROVENANCE, export
@@ -37,6 +38,8 @@ def export_checkpoint(run: Run) -> State[Any]:
         export(
             run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run)
         )
+        if run.settings.tokenizer:
+            load_tokenizer(run.settings.tokenizer).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
             run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
     return reference(config, run.store.sha256(config))

@@ -54,7 +54,6 @@ def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
 
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
-    source = open_checkpoint(against)
-    folder = Path(checkpoint).expanduser()
+    source, folder = open_checkpoint(against), open_checkpoint(Path(checkpoint)).folder
     ids = tokenize(folder, read_text(corpus, "evaluation"))[:tokens]
     return verify(folder, source, ids.to(torch.long))

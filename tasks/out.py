@@ -1,6 +1,7 @@
 """Where the user wants the checkpoint: checked before the work, filled after it."""
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,9 @@ def check_out(out: str | None, run_id: str) -> None:
     if out is None:
         return
     folder = Path(out).expanduser()
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingsError(f"out: {parent} is not a folder that can be written to; choose another --out")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and made_by(folder) != run_id):
         raise SettingsError(f"out: {folder} holds something else already; choose a new folder with --out")
 

@@ -1,5 +1,7 @@
 """Who is told how far a run is. Nobody by default; the command line draws bars."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -29,10 +31,15 @@ class Silent:
 _current: Progress = Silent()
 
 
-def use(progress: Progress) -> None:
-    """From now on, runs of this process report to `progress`."""
+@contextmanager
+def reporting_to(progress: Progress) -> Iterator[None]:
+    """Inside, runs of this process report to `progress`."""
     global _current
-    _current = progress
+    before, _current = _current, progress
+    try:
+        yield
+    finally:
+        _current = before
 
 
 def current() -> Progress:

@@ -14,7 +14,7 @@ from artifacts.manifest import LayerRecord, check_run_format, finished, write_ru
 from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
-from ghost.backbone import Backbone
+from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import digest, sample_windows, tokenize
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
@@ -67,7 +67,6 @@ def open_ahead(settings: RunSettings) -> None:
 def open_run(settings: RunSettings) -> Run:
     """Open model, texts and store; write run.json and the calibration tokens. Raises GhostError or ArtifactError."""
     run = _waiting.pop(settings, None) or _open(settings)
-    check_run_format(run.store, run.keys)
     if not run.was_finished:
         write_run(run.store, run.keys, _record(run))
         run.store.put(run.keys.tokens, encode(token_columns(run.calibration_bl), TOKENS))
@@ -87,7 +86,9 @@ def _open(settings: RunSettings) -> Run:
             f"--window {settings.window} is longer than the evaluation text of {len(text)} tokens; "
             f"give --window {max(2, len(text) - 1)} or less, or a longer text"
         )
+    check_vocabulary(source, torch.cat([calibration, text]))
     run = Run(settings, open_store(settings.store), source, calibration_bl, text)
+    check_run_format(run.store, run.keys)
     check_out(settings.out, run.keys.run_id)
     return run
 

@@ -47,7 +47,8 @@ def execute(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["ghost", *argv])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        return end.value.code, *capfd.readouterr()
+        captured = capfd.readouterr()
+        return end.value.code, captured.out, captured.err
 
     return run
 

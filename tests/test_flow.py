@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.chaos import Bench, contents, prefect_server
+from tests.models import make_native
 
 STAGES = ("calibrate", "score", "prune")
 
@@ -143,6 +144,15 @@ def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, A
     for number, changes in enumerate([{}, {"policy": "pooled"}, {"soft": True}]):
         result = run(bench, finished[0], out=str(tmp_path / str(number)), **changes)
         assert verify_checkpoint(result["checkpoint"], model, corpus, 200)["difference"] < 1e-4
+
+
+def test_a_native_model_with_a_tokenizer_of_its_own_comes_out_complete(bench: Bench, tmp_path: Path) -> None:
+    from tasks.inspect import verify_checkpoint
+
+    native = make_native(tmp_path / "native", bench.folder / "model")
+    result = run(bench, tmp_path / "store", model=str(native), tokenizer=str(bench.folder / "model"))
+    verified = verify_checkpoint(result["checkpoint"], str(native), str(bench.folder / "evaluation.txt"), 200)
+    assert verified["difference"] < 1e-4
 
 
 def test_nothing_of_this_machine_is_in_what_is_hashed(bench: Bench, finished: tuple[Path, dict[str, Any]]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from plotly.offline import get_plotlyjs
-from report_samples import NASTY, SUMMARY, Page, channel_traces, decoded, layer_view, points, summary, traces
 
 from ghost.report import LayerView, model_card, render
+from tests.report_samples import NASTY, SUMMARY, Page, channel_traces, decoded, layer_view, points, summary, traces
 
 SIX_MEGABYTES = 6_000_000
 

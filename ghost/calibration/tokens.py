@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,20 +13,24 @@ from ghost.errors import CheckpointError, CorpusError
 
 def tokenize(tokenizer: str | Path, text: str) -> Tensor:
     """Token ids (length,) int32 of a whole text, with no special tokens added."""
+    ids = load_tokenizer(tokenizer)(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids:
+        # what transformers makes of a folder that has a config of a known model, but no tokenizer files
+        raise CheckpointError(f"the tokenizer of {tokenizer} knows no word of the text; give one with --tokenizer")
+    return torch.tensor(ids, dtype=torch.int32)
+
+
+def load_tokenizer(tokenizer: str | Path) -> Any:
+    """The tokenizer of a folder or hub name. CheckpointError where there is none."""
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer"
         ) from None
-    ids = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if not ids:
-        # what transformers makes of a folder that has a config of a known model, but no tokenizer files
-        raise CheckpointError(f"the tokenizer of {tokenizer} knows no word of the text; give one with --tokenizer")
-    return torch.tensor(ids, dtype=torch.int32)
 
 
 def sample_windows(tokens: Tensor, samples: int, length: int, seed: int) -> Tensor:
