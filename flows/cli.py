@@ -13,7 +13,7 @@ import typer
 from artifacts.errors import ArtifactError
 from flows.options import command_options
 from ghost.config import RunSettings, make_settings
-from ghost.errors import GhostError
+from ghost.errors import GhostError, SettingsError
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -27,6 +27,7 @@ bar, and its default start-up timeout is too short for a small machine."""
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
+NO_SERVER = ("Failed to reach API", "Timed out while attempting to connect to ephemeral")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 STOPPED = 130
@@ -62,10 +63,22 @@ def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
     settings = make_settings(**fields)
     with Bars() as bars, progress.reporting_to(bars):
         open_ahead(settings)
-        from flows.prune import ghost
-
-        result = ghost(**fields)
+        result = _through_prefect(fields)
     print_summary(result, as_json=as_json)
+
+
+def _through_prefect(fields: dict[str, Any]) -> dict[str, Any]:
+    """Run the flow; a Prefect server that does not answer is the user's to mend."""
+    from flows.prune import ghost
+
+    try:
+        return ghost(**fields)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_SERVER):
+            raise
+        raise SettingsError(
+            f"the Prefect server does not answer ({error}); start it, or unset PREFECT_API_URL for an embedded one"
+        ) from None
 
 
 @app.command()

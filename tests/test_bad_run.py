@@ -133,3 +133,9 @@ def test_a_checkpoint_cannot_be_verified_against_another_model(
     other, checkpoint = make_model(tmp_path / "other", seed=1), finished[1]["checkpoint"]
     line = command("verify", checkpoint, "--against", other, "--text", originals / "text.txt")
     assert f"{checkpoint} was not made from {other}; give that model with --against" in line
+
+
+def test_a_prefect_server_that_does_not_answer_is_named(refused: Refused) -> None:
+    line = refused(circumstances={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert "the Prefect server does not answer (Failed to reach API at http://127.0.0.1:9/api" in line
+    assert "start it, or unset PREFECT_API_URL" in line

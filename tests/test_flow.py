@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.chaos import Bench, contents, prefect_server
@@ -43,7 +44,7 @@ def finished(bench: Bench) -> tuple[Path, dict[str, Any]]:
 def last_run_tasks(bench: Bench) -> dict[str, str]:
     """State name of every task of the newest flow run, by the task run's name."""
     with get_client(sync_client=True) as client:
-        newest = client.read_flow_runs(sort="START_TIME_DESC", limit=1)[0]  # type: ignore[arg-type]
+        newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
     return {task_run.name: str(task_run.state_name) for task_run in runs}
 
