@@ -31,10 +31,12 @@ def _row(name: str, values: dict[str, float], form: str) -> tuple[str, str, str,
     return name, form.format(dense), form.format(pruned), f"{pruned / dense - 1:+.1%}"
 
 
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['model']}: {summary['method']} at sparsity {summary['sparsity']}"
+
+
 def as_table(summary: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{summary['model']}: {summary['method']} at sparsity {summary['sparsity']}", title_justify="left"
-    )
+    table = Table(title=_title(summary), title_justify="left")
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows(summary):
@@ -45,8 +47,9 @@ def as_table(summary: dict[str, Any]) -> Table:
 def as_markdown(summary: dict[str, Any], checkpoint: str) -> str:
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
-    heading = f"# {summary['model']}: {summary['method']} at sparsity {summary['sparsity']}\n\n"
-    return heading + "\n".join(lines) + f"\n\nCheckpoint: `{checkpoint}`, run `{summary['run_id']}`.\n"
+    return (
+        f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\nCheckpoint: `{checkpoint}`, run `{summary['run_id']}`.\n"
+    )
 
 
 def print_summary(result: dict[str, Any], *, as_json: bool) -> None:

@@ -125,7 +125,9 @@ class MixerInputs(NamedTuple):
 
 def mixer_inputs(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> MixerInputs:
     """z, x, dt, A, B, C of a mixer for its (normed) input (b, l, d_model)."""
-    projected = F.linear(hidden_blm * layout.in_multiplier, weights["in_proj.weight"], weights.get("in_proj.bias"))
+    if layout.in_multiplier != 1.0:
+        hidden_blm = hidden_blm * layout.in_multiplier
+    projected = F.linear(hidden_blm, weights["in_proj.weight"], weights.get("in_proj.bias"))
     z, xBC, dt_blh = projected.split([layout.d_inner, sum(layout.conv_sections), layout.nheads], dim=-1)
     if layout.multipliers != (1.0,) * 5:
         z, dt_blh = z * layout.multipliers[0], dt_blh * layout.multipliers[4]

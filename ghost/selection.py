@@ -67,7 +67,7 @@ def kept_count(d_state: int, sparsity: float, round_to: int) -> int:
     """
     if d_state < round_to:
         raise SettingsError(
-            f"d_state is {d_state}, less than --round-to {round_to}; give --round-to {_floor(d_state)} or less"
+            f"d_state is {d_state}, less than --round-to {round_to}; give --round-to {max(1, d_state // 2)} or less"
         )
     multiples = round((1 - sparsity) * d_state / round_to, 9)  # 1 - 0.9 falls short of 0.1, and so of a half
     kept = int(multiples + 0.5) * round_to
@@ -82,10 +82,6 @@ def kept_count(d_state: int, sparsity: float, round_to: int) -> int:
             "raise --sparsity or lower --round-to"
         )
     return kept
-
-
-def _floor(d_state: int) -> int:
-    return max(1, d_state // 2)
 
 
 def select(saliency_gn: Tensor, kept: int, policy: Policy = "balanced") -> Selection:

@@ -53,14 +53,10 @@ class _Chunk(NamedTuple):
     L_bgrqs: Tensor  # L[t,s] = prod_{s<r<=t} a_r, zero above the diagonal
     alpha_bgrq: Tensor  # prod_{r<=t} a_r, what is left of the entry state
 
-    @property
-    def final_bgr(self) -> Tensor:
-        return self.alpha_bgrq[..., -1]
-
     def next_state(self, H_bgrnp: Tensor) -> Tensor:
         u_decayed_bgrqp = self.u_bgrqp * self.L_bgrqs[..., -1, :, None]
         written_bgrnp = self.B_bgqn.unsqueeze(2).mT @ u_decayed_bgrqp
-        return self.final_bgr[..., None, None] * H_bgrnp + written_bgrnp
+        return self.alpha_bgrq[..., -1:, None] * H_bgrnp + written_bgrnp
 
 
 def _decays(log_a_bgrq: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +82,9 @@ def _chunks(x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn:
 def _entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None) -> Tensor:
     b, _, h, p = x_blhp.shape
     g, n = B_blgn.shape[2:]
-    if state_bhpn is not None:
-        return state_bhpn.to(torch.promote_types(x_blhp.dtype, torch.float32)).mT.unflatten(1, (g, h // g))
     dtype = torch.promote_types(x_blhp.dtype, torch.float32)
+    if state_bhpn is not None:
+        return state_bhpn.to(dtype).mT.unflatten(1, (g, h // g))
     return torch.zeros(b, g, h // g, n, p, dtype=dtype, device=x_blhp.device)
 
 

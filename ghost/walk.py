@@ -60,9 +60,12 @@ class Walk:
         return select(self.method.score(statistics, i, self.settings.seed), self.kept, self.settings.policy)
 
     def restore(self, i: int, selection: Selection) -> None:
-        """Layer i keeps these channels from now on; the next layers see what it leaves."""
+        """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one,
+        the activations are let go."""
         assert i == len(self._selections), f"layer {i} after {len(self._selections)} layers"
         self._selections.append(selection)
+        if len(self._selections) == self.backbone.layers:
+            self._held = self._hidden_blm = None
 
     @torch.inference_mode()
     def _inputs(self, i: int) -> tuple[Layer, list[MixerInputs]]:

@@ -9,8 +9,6 @@ from prefect import task
 from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
-from artifacts.schemas import SELECTION, STATS
-from artifacts.tables import decode
 from ghost.backbone import Backbone
 from ghost.calibration.tokens import load_tokenizer
 from ghost.checkpoint.source import open_checkpoint
@@ -22,7 +20,7 @@ from ghost.selection import Selection
 from tasks import progress
 from tasks.layers import OPTIONS, energy_dropped, reference, timed
 from tasks.run import Run, corpus_record, display_name
-from tasks.tables import selection_from, statistics_from
+from tasks.tables import read_selection, read_statistics
 
 STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""
@@ -53,8 +51,7 @@ def _d_state(run: Run) -> int:
 
 
 def _selections(run: Run) -> list[Selection]:
-    stored = (decode(run.store.get(run.keys.selection(i)), SELECTION) for i in range(run.source.layers))
-    return [selection_from(table) for table in stored]
+    return [read_selection(run.store, run.keys, layer) for layer in range(run.source.layers)]
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -129,8 +126,7 @@ def report(run: Run) -> State[Any]:
 
 
 def _view(run: Run, layer: int) -> LayerView:
-    selection = selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION))
-    statistics = statistics_from(decode(run.store.get(run.keys.stats(layer)), STATS))
-    dropped = None if statistics.energy_gn is None else energy_dropped(statistics, selection)
+    selection = read_selection(run.store, run.keys, layer)
+    dropped = energy_dropped(read_statistics(run.store, run.keys, layer), selection)
     saliency_gn, kept_gn = selection.saliency_gn.numpy(), selection.kept_gn.numpy()
     return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=dropped)

@@ -7,15 +7,13 @@ import torch
 
 from artifacts.errors import MissingArtifact
 from artifacts.keys import RunKeys
-from artifacts.schemas import SELECTION, STATS
 from artifacts.store import Store, open_store
-from artifacts.tables import decode
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.evaluation.verify import verify
 from tasks.layers import energy_dropped
-from tasks.tables import selection_from, statistics_from
+from tasks.tables import read_selection, read_statistics
 
 
 def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
@@ -40,13 +38,13 @@ def find_run(store: Store, run_id: str) -> RunKeys:
 
 
 def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
-    selection = selection_from(decode(store.get(keys.selection(layer)), SELECTION))
-    statistics = statistics_from(decode(store.get(keys.stats(layer)), STATS))
+    selection = read_selection(store, keys, layer)
+    dropped = energy_dropped(read_statistics(store, keys, layer), selection)
     saliency, kept = selection.saliency_gn, selection.kept_gn
     return {
         "layer": layer,
         "kept": f"{int(kept.sum())} of {kept.numel()}",
-        "energy dropped": "-" if statistics.energy_gn is None else f"{energy_dropped(statistics, selection):.3%}",
+        "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
         "least kept saliency": f"{saliency[kept].min():.4g}",
         "most dropped saliency": f"{saliency[~kept].max():.4g}",
     }

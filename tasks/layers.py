@@ -23,7 +23,7 @@ from ghost.selection import Selection
 from ghost.surgery import slice_mixer, zero_mixer
 from tasks import progress
 from tasks.run import Run
-from tasks.tables import selection_columns, selection_from, statistics_columns, statistics_from
+from tasks.tables import read_selection, read_statistics, selection_columns, statistics_columns
 
 CHAIN = "chain"
 OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -61,7 +61,7 @@ def _adopt(run: Run, layer: int) -> bool:
     record = read_layer(run.store, run.keys, layer, run.chain(layer))
     if record is None:
         return False
-    run.walk.restore(layer, selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION)))
+    run.walk.restore(layer, read_selection(run.store, run.keys, layer))
     run.done(layer, record, cached=True)
     progress.current().layer(f"layer {layer:02d} cached")
     return True
@@ -85,7 +85,7 @@ def score_layer(run: Run, layer: int) -> State[Any]:
     key = run.keys.selection(layer)
     if layer in run.records:
         return reference(key, run.records[layer].files["selection.parquet"], cached=True)
-    statistics = statistics_from(decode(run.store.get(run.keys.stats(layer)), STATS))
+    statistics = read_statistics(run.store, run.keys, layer)
     selection = run.walk.select(layer, statistics)
     digest = run.store.put(key, encode(selection_columns(layer, selection), SELECTION))
     _tell(layer, statistics, selection)
@@ -95,16 +95,16 @@ def score_layer(run: Run, layer: int) -> State[Any]:
 def _tell(layer: int, statistics: LayerStatistics, selection: Selection) -> None:
     kept, channels = int(selection.kept_gn.sum()), selection.kept_gn.numel()
     message = f"layer {layer:02d} keeps {kept} of {channels}"
-    if statistics.energy_gn is not None:
-        dropped = energy_dropped(statistics, selection)
+    if (dropped := energy_dropped(statistics, selection)) is not None:
         message += f", drops {dropped:.2%} of the energy"
     get_run_logger().info(message)
     progress.current().layer(message)
 
 
-def energy_dropped(statistics: LayerStatistics, selection: Selection) -> float:
-    """Share of the squared saliency that lies in dropped channels."""
-    assert statistics.energy_gn is not None
+def energy_dropped(statistics: LayerStatistics, selection: Selection) -> float | None:
+    """Share of the squared saliency that lies in dropped channels; None where the method measures no energy."""
+    if statistics.energy_gn is None:
+        return None
     total = statistics.energy_gn.sum()
     return float(torch.where(selection.kept_gn, 0, statistics.energy_gn).sum() / total) if total else 0.0
 
@@ -115,7 +115,7 @@ def prune_layer(run: Run, layer: int) -> State[Any]:
     key = run.keys.weights(layer)
     if layer in run.records:
         return reference(key, run.records[layer].files["weights.safetensors"], cached=True)
-    selection = selection_from(decode(run.store.get(run.keys.selection(layer)), SELECTION))
+    selection = read_selection(run.store, run.keys, layer)
     layout, mixer = run.source.mixer_layout, run.source.mixer(layer)
     pruned = zero_mixer(layout, mixer, selection) if run.settings.soft else slice_mixer(layout, mixer, selection)[1]
     digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}))

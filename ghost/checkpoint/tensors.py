@@ -35,13 +35,17 @@ class TensorFiles:
 
         The files are opened anew for each call, so that pages of earlier layers don't stay in resident memory.
         """
-        loaded = {}
+        by_file: dict[Path, list[str]] = {}
         for name in names:
             if name not in self.home:
                 raise CheckpointError(f"tensor {name} is missing in {self.files[0].parent}; {AGAIN}")
-            with _reader(self.home[name]) as reader:
-                loaded[name] = reader.get_tensor(name)
-            if not bool(torch.isfinite(loaded[name]).all()):
+            by_file.setdefault(self.home[name], []).append(name)
+        loaded = {}
+        for path, group in by_file.items():
+            with _reader(path) as reader:
+                loaded |= {name: reader.get_tensor(name) for name in group}
+        for name, tensor in loaded.items():
+            if not bool(torch.isfinite(tensor).all()):
                 raise CheckpointError(f"tensor {name} in {self.home[name].name} has NaN or infinite values; {AGAIN}")
         return loaded
 
