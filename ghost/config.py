@@ -1,5 +1,6 @@
 """Settings of a run. Each field is declared here once, with its help; the command line and the flow both read it."""
 
+import os
 import re
 from typing import Literal
 
@@ -17,7 +18,8 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     model: str = "demo"
-    """Model to prune: `demo`, a local folder (transformers or native state-spaces format), or a hub name."""
+    """Model to prune: `demo`, a folder or s3://bucket/prefix (transformers or native state-spaces format), or a hub
+    name."""
     sparsity: float = 0.5
     """Share of the state channels to drop, between 0 and 1."""
     method: str = "ghost"
@@ -42,17 +44,32 @@ class RunSettings(BaseModel):
     sequential: bool = True
     """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
     device: str = "auto"
-    """Device to compute on: auto, cpu, cuda or cuda:N."""
+    """Device to compute on: cpu, cuda or cuda:N; auto takes $GHOST_DEVICE, else the first GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics are float64 anyway."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the calibration sample and of the method `random`."""
     tokenizer: str | None = None
     """Tokenizer folder or hub name, for a model folder that has none (native ones)."""
-    store: str = "ghost-runs"
-    """Folder that keeps the artifacts of all runs; a run that is started again continues from it."""
+    store: str = "auto"
+    """Folder or s3://bucket/prefix that keeps the artifacts of all runs; auto takes $GHOST_STORE, else the folder
+    ghost-runs. A run that is started again continues from it."""
     out: str | None = None
-    """Folder to copy the finished checkpoint to; without it the checkpoint stays in the store."""
+    """Folder or s3://bucket/prefix to publish the finished checkpoint to; without it the checkpoint stays in the
+    store."""
+    max_perplexity: float | None = Field(default=None, gt=0)
+    """Quality gate: a pruned model of higher perplexity stays in the store, is not published, and the run fails."""
+    max_perplexity_rise: float | None = Field(default=None, gt=0)
+    """Quality gate on the rise of perplexity over the dense model, as a share: 0.1 is ten percent."""
+    evaluation_timeout: float = Field(default=21600.0, gt=0)
+    """Seconds after which an evaluation is taken to hang and is ended; the pruned checkpoint is in the store by then."""
+    recipe: str | None = None
+    """Name and version of the recipe that asked for this run, noted beside the published checkpoint."""
+
+    @field_validator("store")
+    @classmethod
+    def _store_of_the_environment(cls, store: str) -> str:
+        return (os.environ.get("GHOST_STORE") or "ghost-runs") if store == "auto" else store
 
     @field_validator("sparsity")
     @classmethod
@@ -82,7 +99,9 @@ def make_settings(**fields: object) -> RunSettings:
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the first GPU where there is one. SettingsError for a GPU that is not there."""
+    """`auto` is $GHOST_DEVICE, else the first GPU where there is one. SettingsError for a GPU that is not there."""
+    if device == "auto":
+        device = os.environ.get("GHOST_DEVICE") or device
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
