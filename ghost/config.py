@@ -62,7 +62,7 @@ class RunSettings(BaseModel):
     max_perplexity_rise: float | None = Field(default=None, gt=0)
     """Quality gate on the rise of perplexity over the dense model, as a share: 0.1 is ten percent."""
     evaluation_timeout: float = Field(default=21600.0, gt=0)
-    """Seconds after which an evaluation is taken to hang and is ended; the pruned checkpoint is in the store by then."""
+    """Seconds after which an evaluation is taken to hang and is ended; the pruned checkpoint is stored by then."""
     recipe: str | None = None
     """Name and version of the recipe that asked for this run, noted beside the published checkpoint."""
 
