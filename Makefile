@@ -21,8 +21,8 @@ check: .venv/.installed-dev ## lint, format, types, import contracts
 	.venv/bin/pyright
 	.venv/bin/lint-imports
 
-chaos: .venv/.installed-dev ## kill runs 100 times at random moments, compare the bytes they end in
-	.venv/bin/python -m tests.chaos --kills 100
+chaos: .venv/.installed-dev ## kill runs, workers and servers 100 times, compare the bytes that runs end in
+	.venv/bin/python -m tests.chaos_main --kills 100
 
 clean: ## remove .venv, caches and builds; runs in ghost-runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,17 +9,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from artifacts.digest import parse_object, record_bytes, sha256_bytes, sha256_file
+from artifacts.digest import sha256_bytes, sha256_file
 from artifacts.errors import AlreadyThere, DamagedArtifact, MissingArtifact, StoreError
 from artifacts.keys import check_key
-from artifacts.schemas import FORMAT_VERSION
+from artifacts.marker import MARK, MARKER, TEMPORARY, check_mark
+from artifacts.objects import StoredObject
 
-MARKER = "ghost-store.json"
-TEMPORARY = ".ghost-temporary-"
 TEMPORARY_SECONDS = 24 * 3600.0
 """Age from which a temporary file is taken for a killed writer's and removed."""
 
-_MARK = {"format": FORMAT_VERSION, "what": "ghost artifact store"}
 _BLOCK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -71,6 +69,10 @@ class LocalStore:
             keys = [path.relative_to(self._root).as_posix() for path in _files(top) if not _is_temporary(path.name)]
         return sorted(key for key in keys if key.startswith(prefix) and key != MARKER)
 
+    def objects(self, prefix: str) -> tuple[StoredObject, ...]:
+        with self._reporting(f"list {prefix or 'its keys'}"):
+            return tuple(self._objects(self.list(prefix)))
+
     def delete(self, key: str) -> None:
         with self._reporting(f"delete {key}"):
             path = self._path(key)
@@ -84,6 +86,15 @@ class LocalStore:
     def size(self, key: str) -> int:
         with self._reading(key) as path:
             return path.stat().st_size
+
+    def locate(self, key: str) -> str:
+        return str(self._path(key))
+
+    def _objects(self, keys: Iterable[str]) -> Iterator[StoredObject]:
+        for key in keys:
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                found = (self._root / key).stat()
+                yield StoredObject(key, found.st_size, found.st_mtime)
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -131,24 +142,11 @@ class LocalStore:
         names = {name for name in os.listdir(self._root) if not _is_temporary(name)}
         marker = self._root / MARKER
         if marker.is_file():
-            self._check_marker(marker.read_bytes())
+            check_mark(self.url, marker.read_bytes())
         elif names:
             raise StoreError(f"store {self.url} holds something else; choose an empty folder with --store")
         else:
-            _write_atomically(marker, [record_bytes(_MARK)])
-
-    def _check_marker(self, data: bytes) -> None:
-        mark = parse_object(data) or {}
-        if mark.get("what") != _MARK["what"] or "format" not in mark:
-            raise StoreError(
-                f"store {self.url}: its {MARKER} is damaged; choose another --store, or write "
-                f"{record_bytes(_MARK).decode().strip()} into it"
-            )
-        if mark["format"] != FORMAT_VERSION:
-            raise StoreError(
-                f"store {self.url} has format version {mark['format']}, this version of ghost knows {FORMAT_VERSION}; "
-                "use the ghost that made it or choose another --store"
-            )
+            _write_atomically(marker, [MARK])
 
     def _sweep(self) -> None:
         before = time.time() - TEMPORARY_SECONDS

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from artifacts.claims import NOT_THERE, holds, is_key, read
 from artifacts.digest import parse_object, parse_record, record_bytes, sha256_bytes
-from artifacts.errors import ArtifactError, StoreError
+from artifacts.errors import StoreError
 from artifacts.keys import RunKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store
@@ -24,13 +25,13 @@ class LayerRecord:
 def write_run(store: Store, keys: RunKeys, record: Mapping[str, Any]) -> None:
     """Put settings and provenance, with the format version, into run.json unless it says the same already."""
     data = record_bytes({**record, "format": FORMAT_VERSION})
-    if _read(store, keys.run) != data:
+    if read(store, keys.run) != data:
         store.put(keys.run, data)
 
 
 def check_run_format(store: Store, keys: RunKeys) -> None:
     """Raise StoreError where the run is of another format version; a damaged run.json is left to `write_run`."""
-    found = (parse_object(_read(store, keys.run)) or {}).get("format", FORMAT_VERSION)
+    found = (parse_object(read(store, keys.run)) or {}).get("format", FORMAT_VERSION)
     if found != FORMAT_VERSION:
         raise StoreError(
             f"run {keys.run_id} in the store {store.url} has format version {found}, this version of ghost knows "
@@ -50,14 +51,15 @@ def write_layer(store: Store, keys: RunKeys, layer: int, chain: str, files: Mapp
 def read_layer(store: Store, keys: RunKeys, layer: int, chain: str) -> LayerRecord | None:
     """The layer's record if it is done under this chain and every file hashes as recorded; None otherwise.
 
-    Absence, damage of any kind and another format or chain are all None: the layer is to be done again.
+    Absence, damage of any kind and another format or chain are all None: the layer is to be done again. Raises
+    StoreError where the store cannot tell.
     """
-    data = _read(store, keys.layer(layer))
+    data = read(store, keys.layer(layer))
     record = parse_record(data) or {}
     files = record.get("files")
     if not isinstance(files, dict) or record != _layer_json(layer, chain, files):
         return None
-    if not all(_holds(store, f"{keys.layer_folder(layer)}/{name}", digest) for name, digest in files.items()):
+    if not all(holds(store, f"{keys.layer_folder(layer)}/{name}", digest) for name, digest in files.items()):
         return None
     return LayerRecord(layer, chain, files, sha256_bytes(data))
 
@@ -75,7 +77,10 @@ def write_manifest(store: Store, keys: RunKeys, names: list[str] | None = None) 
 
 
 def finished(store: Store, keys: RunKeys) -> bool:
-    """Whether the run has a manifest and everything in it is in the store as listed. Reads every file."""
+    """Whether the run has a manifest and everything in it is in the store as listed. Reads every file.
+
+    Raises StoreError where the store cannot tell.
+    """
     return store.exists(keys.manifest) and not damaged(store, keys)
 
 
@@ -86,7 +91,7 @@ def damaged(store: Store, keys: RunKeys) -> list[str]:
     """
     if not store.exists(keys.manifest):
         return []
-    record = parse_record(_read(store, keys.manifest)) or {}
+    record = parse_record(read(store, keys.manifest)) or {}
     files = record.get("files")
     if not isinstance(files, dict) or record != _manifest_json(keys, files):
         return [keys.manifest]
@@ -99,7 +104,7 @@ def merge_timings(store: Store, keys: RunKeys, seconds: Mapping[str, float]) -> 
 
     Durations differ from run to run, so they lie outside the manifest; a damaged file is started anew.
     """
-    known = parse_object(_read(store, keys.timings)) or {}
+    known = parse_object(read(store, keys.timings)) or {}
     merged = {name: float(value) for name, value in known.items() if isinstance(value, float | int)} | dict(seconds)
     store.put(keys.timings, record_bytes(merged))
     return merged
@@ -124,21 +129,6 @@ def _entry(store: Store, key: str) -> dict[str, Any]:
 
 def _is_listed(store: Store, key: str, entry: object) -> bool:
     try:
-        return _entry(store, key) == entry
-    except ArtifactError:
+        return is_key(key) and _entry(store, key) == entry
+    except NOT_THERE:
         return False
-
-
-def _holds(store: Store, key: str, sha256: object) -> bool:
-    try:
-        return store.sha256(key) == sha256
-    except ArtifactError:
-        return False
-
-
-def _read(store: Store, key: str) -> bytes:
-    """The object, or nothing where it cannot be had: no record either way."""
-    try:
-        return store.get(key)
-    except ArtifactError:
-        return b""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from artifacts.errors import StoreError
 from artifacts.local import LocalStore
+from artifacts.objects import StoredObject
 
 __all__ = ["LocalStore", "Store", "open_store"]
 
@@ -46,24 +47,47 @@ class Store(Protocol):
         """The keys that start with `prefix` ('' for all), sorted; never one of an unfinished write."""
         ...
 
+    def objects(self, prefix: str) -> tuple[StoredObject, ...]:
+        """What `list` gives, with each object's size and time."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens where there is none."""
         ...
 
     def sha256(self, key: str) -> str:
-        """The digest of the bytes that are there now. Raises MissingArtifact."""
+        """The digest of the bytes that are there now. Raises MissingArtifact, and DamagedArtifact where the store
+        knows that they are not those that were put."""
         ...
 
     def size(self, key: str) -> int:
         """The object's length in bytes. Raises MissingArtifact."""
         ...
 
+    def locate(self, key: str) -> str:
+        """Where a person finds the object, there or not: a path, or an s3:// address."""
+        ...
+
 
 def open_store(url: str | Path) -> Store:
-    """The store at `url`, a local folder, made if need be. Raises StoreError where it cannot serve as one."""
+    """The store at `url`: a local folder, made if need be, or s3://bucket/prefix.
+
+    Raises StoreError where it cannot serve as one.
+    """
     text = str(url)
     if not text:
-        raise StoreError("store '' has no name; give a folder with --store")
+        raise StoreError("store '' has no name; give a folder or s3://bucket/prefix with --store")
+    if text.startswith("s3://"):
+        return _open_s3(text)
     if _SCHEME.match(text):
-        raise StoreError(f"store {text} is not supported by this version; give a local folder with --store")
+        raise StoreError(
+            f"store {text} is not supported by this version; give a local folder or s3://bucket/prefix with --store"
+        )
     return LocalStore(Path(text))
+
+
+def _open_s3(url: str) -> Store:
+    from artifacts.s3.client import S3Options, parse_place  # boto3 takes a while to import
+    from artifacts.s3.store import S3Store
+
+    return S3Store(parse_place(url), S3Options())

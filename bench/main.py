@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, energies, memory, quality, walk
+from bench import cuda, energies, memory, quality, s3, walk
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
@@ -19,6 +20,7 @@ BENCHMARKS = {
     "walk": walk.run,
     "memory": memory.run,
     "quality": quality.run,
+    "s3": s3.run,
     "cuda": cuda.run,
 }
 
@@ -27,11 +29,9 @@ def run_benchmarks(what: str, out: str | None, device: str = "auto") -> None:
     """One benchmark by name, or all that this machine can run."""
     if what != "all" and what not in BENCHMARKS:
         raise SettingsError(f"benchmark {what!r} is unknown; choose one of all, {', '.join(BENCHMARKS)}")
-    if what == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("benchmark 'cuda' needs a CUDA GPU, and there is none; choose another")
-    names = [
-        name for name in BENCHMARKS if name == what or (what == "all" and (name != "cuda" or torch.cuda.is_available()))
-    ]
+    if lacking := _lacking(what):
+        raise SettingsError(f"benchmark {what!r} needs {lacking}, and there is none; choose another")
+    names = [name for name in BENCHMARKS if name == what or (what == "all" and not _lacking(name))]
     figures: dict[str, Any] = {"machine": _machine()}
     for name in names:
         figures[name] = BENCHMARKS[name](str(resolve_device(device)))
@@ -39,6 +39,15 @@ def run_benchmarks(what: str, out: str | None, device: str = "auto") -> None:
         if out:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _lacking(name: str) -> str | None:
+    """What this machine has not, and the benchmark needs."""
+    if name == "cuda" and not torch.cuda.is_available():
+        return "a CUDA GPU"
+    if name == "s3" and find_spec("moto") is None:
+        return "moto, of the extra `dev`"
+    return None
 
 
 def _machine() -> dict[str, Any]:

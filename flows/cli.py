@@ -5,13 +5,19 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from artifacts.errors import ArtifactError
+from artifacts.redaction import redact
+from flows import operations
+from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.guard import start_guard
 from flows.options import command_options
+from flows.stop import stoppable
 from ghost.config import RunSettings, make_settings
 from ghost.errors import GhostError, SettingsError
 
@@ -30,12 +36,6 @@ app = typer.Typer(
 NO_SERVER = ("Failed to reach API", "Timed out while attempting to connect to ephemeral")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-STOPPED = 130
-"""The exit code with which typer ends a command at Ctrl-C."""
-
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
-]
 
 
 @app.callback()
@@ -50,7 +50,7 @@ def root() -> None:
 
 @app.command()
 @command_options(RunSettings, argument="model")
-def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
+def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJson = False) -> None:
     """Prune a checkpoint, evaluate it, and report. Started again, a run continues where it stopped.
 
     Artifacts go to the store: statistics and selections as Parquet, the checkpoint, the evaluation, and a page.
@@ -69,10 +69,19 @@ def run(fields: dict[str, Any], as_json: AsJson = False) -> None:
 
 def _through_prefect(fields: dict[str, Any]) -> dict[str, Any]:
     """Run the flow; a Prefect server that does not answer is the user's to mend."""
+    if not os.environ.get("PREFECT_API_URL"):
+        start_guard()
+    from prefect.exceptions import PrefectHTTPStatusError
+
     from flows.prune import ghost
 
     try:
         return ghost(**fields)
+    except PrefectHTTPStatusError as error:
+        answer = f"{error.response.status_code} {error.response.reason_phrase}"
+        raise SettingsError(
+            f"the Prefect server answered {answer}; check PREFECT_API_URL, PREFECT_API_KEY and PREFECT_API_AUTH_STRING"
+        ) from None
     except RuntimeError as error:
         if not any(words in str(error) for words in NO_SERVER):
             raise
@@ -84,7 +93,8 @@ def _through_prefect(fields: dict[str, Any]) -> dict[str, Any]:
 @app.command()
 def show(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the first characters of it.")],
-    store: Annotated[str, typer.Option(help="Folder that keeps the artifacts.")] = "ghost-runs",
+    store: StoreUrl = "ghost-runs",
+    endpoint_url: EndpointUrl = None,
 ) -> None:
     """Show a run's layers: what was kept, and how much energy was dropped."""
     from flows.summary import print_layers
@@ -95,10 +105,13 @@ def show(
 
 @app.command()
 def verify(
-    checkpoint: Annotated[str, typer.Argument(help="Folder of the pruned checkpoint.")],
-    against: Annotated[str, typer.Option(help="The model it was made from: demo, a folder, or a hub name.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix of the pruned checkpoint.")],
+    against: Annotated[
+        str, typer.Option(help="The model it was made from: demo, a folder, s3://bucket/prefix or a hub name.")
+    ],
     text: Annotated[str, typer.Option(help="Corpus to take the tokens from.")] = "stdlib",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to compare on.")] = 512,
+    endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
@@ -113,6 +126,10 @@ def verify(
             f"verified: logits of {result['tokens']} tokens agree within {result['difference']:.1e} of their scale "
             f"(limit {result['limit']:.0e})"
         )
+
+
+app.command()(operations.doctor)
+app.command()(operations.gc)
 
 
 @app.command()
@@ -132,7 +149,8 @@ def main() -> None:
         os.environ.setdefault(name, value)
     for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
         logging.getLogger(name).setLevel(logging.ERROR)
-    sys.exit(_guarded(app))
+    with stoppable():
+        sys.exit(_guarded(app))
 
 
 def _guarded(command: Callable[[], Any]) -> int:
@@ -140,21 +158,20 @@ def _guarded(command: Callable[[], Any]) -> int:
         command()
     except (GhostError, ArtifactError) as error:
         return _complain(str(error))
-    except OSError as error:
-        if error.errno in FULL:
+    except Exception as error:
+        if getattr(error, "errno", None) in FULL:
             return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
-        if error.errno in UNUSABLE:
+        if getattr(error, "errno", None) in UNUSABLE:
             return _complain(f"a path cannot be used ({error}); make it accessible, or give another one")
-        raise
-    except SystemExit as end:
-        if end.code == STOPPED:
-            print("ghost: stopped; the same command continues from here", file=sys.stderr)
-        raise
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        return 1
     return 0
 
 
 def _complain(message: str) -> int:
-    print(f"ghost: error: {' '.join(message.split())}", file=sys.stderr)
+    """One line: what is read may have put line breaks and terminal codes into names, and passwords into addresses."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(redact(message).split()))
+    print(f"ghost: error: {line}", file=sys.stderr)
     return 2
 
 

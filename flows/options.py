@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from ghost.config import make_settings
@@ -14,17 +14,28 @@ from ghost.config import make_settings
 Wrapped = Callable[..., Any]
 
 
-def flow_parameters(settings_class: type[BaseModel]) -> Callable[[Wrapped], Wrapped]:
-    """Turn `f(settings)` into a function with one keyword per field. Prefect makes the deployment's form of it."""
+def flow_parameters(
+    settings_class: type[BaseModel], limits: dict[str, dict[str, Any]] | None = None
+) -> Callable[[Wrapped], Wrapped]:
+    """Turn `f(settings)` into a function with one keyword per field. Prefect makes the deployment's form of it.
+
+    The form knows each field's bounds and choices, and so does the server, which refuses bad values before a run
+    exists; `limits` adds those that only a validator of the class knows, as JSON schema by field.
+    """
 
     def decorate(function: Wrapped) -> Wrapped:
         fields = settings_class.model_fields.items()
+        schema = settings_class.model_json_schema()["properties"]
+        bounded = {
+            name: Annotated[field.annotation, WithJsonSchema(schema[name] | (limits or {}).get(name, {}))]
+            for name, field in fields
+        }
 
         @wraps(function)
         def flat(*values: Any, **named: Any) -> Any:
             return function(make_settings(**inspect.signature(flat).bind(*values, **named).arguments))
 
-        _sign(flat, [_parameter(name, field, field.annotation) for name, field in fields])
+        _sign(flat, [_parameter(name, field, bounded[name]) for name, field in fields])
         described = "\n".join(f"    {name}: {_help(field)}" for name, field in fields)
         flat.__doc__ = f"{function.__doc__}\n\nArgs:\n{described}"
         return flat

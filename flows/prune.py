@@ -8,17 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
+from flows.failures import failing_in_one_line
 from flows.options import flow_parameters
-from flows.summary import as_markdown
+from flows.summary import as_markdown, headline
 from ghost.config import RunSettings
+from ghost.errors import SettingsError
+from ghost.saliency import METHODS
 from tasks import progress
 from tasks.checkpoint import evaluate, export_checkpoint, report, summarise
 from tasks.finish import finish
 from tasks.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run import open_run
+from tasks.run_page import RunPage
+from tasks.story import Story
+
+LIMITS: dict[str, dict[str, Any]] = {
+    "sparsity": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    "method": {"enum": list(METHODS)},
+    "device": {"pattern": "^(auto|cpu|cuda(:[0-9]{1,2})?)$"},
+}
+"""What RunSettings checks in code, for the deployment's form and the server."""
 
 
 def run_name() -> str:
@@ -28,26 +39,41 @@ def run_name() -> str:
 
 
 @flow(name="ghost", flow_run_name=run_name)
-@flow_parameters(RunSettings)
+@failing_in_one_line
+@flow_parameters(RunSettings, LIMITS)
 def ghost(settings: RunSettings) -> dict[str, Any]:
     """Prune the recurrent state of a Mamba2 checkpoint; layers that the store has already are taken from it."""
     started = time.perf_counter()
+    check_places(settings)
     run = open_run(settings)
     progress.current().start(run.source.layers, 0 if run.was_finished else 2 * (len(run.evaluation_tokens) - 1))
+    run_page = RunPage()
+    story = Story(run, run_page)
     for layer in range(run.source.layers):
-        calibrate_layer(run, layer)
-        score_layer(run, layer)
-        prune_layer(run, layer)
+        with story.layer(layer):
+            calibrate_layer(run, layer)
+            score_layer(run, layer)
+            prune_layer(run, layer)
     export_checkpoint(run)
     evaluate(run)
     report(run)
-    checkpoint = finish(run)
-    summary = summarise(run)
-    create_markdown_artifact(as_markdown(summary, checkpoint), key="ghost-summary", description="Dense against pruned")
-    cached = len(run.cached)
+    checkpoint, page = finish(run), run.store.locate(run.keys.report)
+    summary, cached = summarise(run), len(run.cached)
+    run_page.markdown("ghost-summary", as_markdown(summary, checkpoint, page), headline(summary))
     return summary | {
         "checkpoint": checkpoint,
-        "page": str(run.store.fetch(run.keys.report)),
+        "page": page,
         "layers": {"computed": run.source.layers - cached, "cached": cached},
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def check_places(settings: RunSettings) -> None:
+    """SettingsError where a deployment's run would leave its results in the worker's temporary folder."""
+    for name in ("store", "out"):
+        place = getattr(settings, name)
+        if deployment.id and place and "://" not in place and not Path(place).expanduser().is_absolute():
+            raise SettingsError(
+                f"{name} {place} is relative to the worker's folder, which is removed after the run; "
+                f"give an absolute folder or s3://bucket/prefix"
+            )

@@ -1,7 +1,10 @@
 """The headline figures of a run, for a terminal and for Prefect's run page."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
@@ -44,12 +47,29 @@ def as_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def as_markdown(summary: dict[str, Any], checkpoint: str) -> str:
+def headline(summary: dict[str, Any]) -> str:
+    """What matters most, short enough for a card on the run page."""
+    perplexity, state, *_ = rows(summary)
+    return f"perplexity {perplexity[-1]}, state {state[-1]}"
+
+
+def as_markdown(summary: dict[str, Any], checkpoint: str, page: str) -> str:
+    """The headline table with links for Prefect's run page; `page` is where the report lies, a path or an address."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
-    return (
-        f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\nCheckpoint: `{checkpoint}`, run `{summary['run_id']}`.\n"
-    )
+    places = f"- checkpoint: `{checkpoint}`\n- report: {_linked(page)}\n- run: `{summary['run_id']}`\n"
+    return f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\n{places}"
+
+
+def _linked(page: str) -> str:
+    """A link where a browser can follow one. Never a signed address: run pages are kept, and read by many."""
+    if not page.startswith("s3://"):
+        return f"[{page}]({Path(page).as_uri()})"
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if not endpoint or "@" in endpoint:  # user:password@host
+        return f"`{page}`"
+    address = f"{endpoint.rstrip('/')}/{quote(page.removeprefix('s3://'))}"
+    return f"`{page}` ([over HTTP]({address}), for those who may read it)"
 
 
 def print_summary(result: dict[str, Any], *, as_json: bool) -> None:

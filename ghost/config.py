@@ -51,7 +51,7 @@ class RunSettings(BaseModel):
     """Seed of the calibration sample and of the method `random`."""
     tokenizer: str | None = None
     """Tokenizer folder or hub name, for a model folder that has none (native ones)."""
-    store: str = "auto"
+    store: str = Field(default="auto", validate_default=True)
     """Folder or s3://bucket/prefix that keeps the artifacts of all runs; auto takes $GHOST_STORE, else the folder
     ghost-runs. A run that is started again continues from it."""
     out: str | None = None

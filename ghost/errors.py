@@ -19,3 +19,11 @@ class CorpusError(GhostError):
 
 class VerificationError(GhostError):
     """A pruned checkpoint that does not compute what it should."""
+
+
+class EvaluationError(GhostError):
+    """An evaluation that hung or died; the pruned checkpoint is stored by then."""
+
+
+class QualityGateError(GhostError):
+    """A pruned model that costs more quality than the settings allow; it is kept in the store, not published."""

@@ -1,46 +1,66 @@
-"""Export, evaluation and report: the tasks after the last layer. They run anew unless the whole run was finished."""
+"""Export, evaluation and report: the tasks after the last layer. The first two have records, as layers have; a report
+is made anew unless the whole run was finished."""
 
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from prefect import task
 from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
-from ghost.backbone import Backbone
+from artifacts.stages import read_stage, stage_key, write_stage
 from ghost.calibration.tokens import load_tokenizer
-from ghost.checkpoint.source import open_checkpoint
-from ghost.evaluation.perplexity import PROTOCOL, Perplexity, perplexity
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.errors import EvaluationError
+from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from ghost.export import PROVENANCE, export
 from ghost.report.card import model_card
 from ghost.report.page import LayerView, render
 from ghost.selection import Selection
 from tasks import progress
+from tasks.evaluation import Job, evaluate_apart
 from tasks.layers import OPTIONS, energy_dropped, reference, timed
 from tasks.run import Run, corpus_record, display_name
 from tasks.tables import read_selection, read_statistics
 
 STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""
+EXPORT, EVALUATION = "export", "evaluation"
+RESULTS = "evaluation/results.json"
+CARD = "README.md"
+OF_THE_REPORT = (CARD, PROVENANCE)
+"""Files of the checkpoint that hold figures, and so are written with the report."""
 
 
 @task(name="export_checkpoint", task_run_name="export checkpoint", **OPTIONS)
 def export_checkpoint(run: Run) -> State[Any]:
     """The pruned model as a transformers folder, to checkpoint/."""
     config = f"{run.keys.checkpoint}/config.json"
-    if run.was_finished:
+    chain = run.chain(run.source.layers)
+    if run.was_finished or read_stage(run.store, run.keys, EXPORT, chain) is not None:
         return reference(config, run.store.sha256(config), cached=True)
-    with timed(run, "export"), tempfile.TemporaryDirectory() as folder:
+    with timed(run, "export"):
+        files = _export(run)
+    write_stage(run.store, run.keys, EXPORT, chain, files)
+    return reference(config, run.store.sha256(config))
+
+
+def _export(run: Run) -> dict[str, str]:
+    """Write the checkpoint to the store; the sha256 of each file, by its name in the run's folder."""
+    digests = {}
+    with tempfile.TemporaryDirectory() as folder:
         export(
             run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run)
         )
         if run.settings.tokenizer:
-            load_tokenizer(run.settings.tokenizer).save_pretrained(folder)
+            load_tokenizer(run.tokenizer).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
-            run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
-    return reference(config, run.store.sha256(config))
+            if path.name not in OF_THE_REPORT:
+                digests[f"checkpoint/{path.name}"] = run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
+    return digests
 
 
 def _d_state(run: Run) -> int:
@@ -67,15 +87,19 @@ def evaluate(run: Run) -> State[Any]:
     key = run.keys.evaluation
     if run.was_finished:
         return reference(key, run.store.sha256(key), cached=True)
+    chain = run.store.sha256(stage_key(run.keys, EXPORT))
+    if (record := read_stage(run.store, run.keys, EVALUATION, chain)) is not None:
+        progress.current().evaluated(2 * (len(run.evaluation_tokens) - 1))
+        return reference(key, record.files[RESULTS], cached=True)
     with timed(run, "evaluate"):
-        data = json.dumps(_results(run), indent=2, ensure_ascii=False).encode() + b"\n"
-    return reference(key, run.store.put(key, data))
+        digest = run.store.put(key, json.dumps(_results(run), indent=2, ensure_ascii=False).encode() + b"\n")
+    write_stage(run.store, run.keys, EVALUATION, chain, {RESULTS: digest})
+    return reference(key, digest)
 
 
 def _results(run: Run) -> dict[str, Any]:
     pruned = open_checkpoint(checkpoint_folder(run))
-    scores = {"dense": _score(run, run.backbone)}
-    scores["pruned"] = _score(run, Backbone(pruned, run.backbone.device, run.backbone.dtype))
+    scores = _scores(run, pruned)
     layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
     layers, selections = run.source.layers, _selections(run)
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
@@ -92,8 +116,23 @@ def _results(run: Run) -> dict[str, Any]:
     }
 
 
-def _score(run: Run, backbone: Backbone) -> Perplexity:
-    return perplexity(backbone, run.evaluation_tokens, run.settings.window, progress.current().evaluated)
+def _scores(run: Run, pruned: Checkpoint) -> dict[str, Perplexity]:
+    job = Job(
+        models={"dense": str(run.source.folder), "pruned": str(pruned.folder)},
+        window=run.settings.window,
+        device=str(run.backbone.device),
+        dtype=str(run.backbone.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if run.backbone.device.type == "cuda":
+        torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it
+    try:
+        return evaluate_apart(job, run.evaluation_tokens, run.settings.evaluation_timeout, progress.current().evaluated)
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"{error}; the pruned checkpoint is stored already, in {run.store.locate(run.keys.checkpoint)}: started "
+            "again, the run takes it and the layers from there"
+        ) from None
 
 
 def checkpoint_folder(run: Run) -> Path:
@@ -118,7 +157,7 @@ def report(run: Run) -> State[Any]:
     if run.was_finished:
         return reference(key, run.store.sha256(key), cached=True)
     summary = summarise(run)
-    run.store.put(f"{run.keys.checkpoint}/README.md", model_card(summary).encode())
+    run.store.put(f"{run.keys.checkpoint}/{CARD}", model_card(summary).encode())
     figures = json.dumps(provenance(run) | {"figures": summary}, ensure_ascii=False).encode() + b"\n"
     run.store.put(f"{run.keys.checkpoint}/{PROVENANCE}", figures)
     page = render(summary, [_view(run, i) for i in range(run.source.layers)]).encode()

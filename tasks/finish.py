@@ -1,18 +1,25 @@
 """The end of a run: its manifest, and the checkpoint where the user wants it."""
 
-from pathlib import Path
-
 from artifacts.manifest import write_manifest
+from artifacts.publish import publish
+from ghost.export import PROVENANCE
 from tasks.checkpoint import checkpoint_folder
-from tasks.out import copy_out
-from tasks.run import Run
+from tasks.gate import check_gate
+from tasks.out import check_out
+from tasks.run import Run, display_name
 
 
 def finish(run: Run) -> str:
-    """Declare the run finished, and return the checkpoint's folder: --out if it was given, else the store's."""
+    """Declare the run finished, publish its checkpoint to --out if that was given, and return where it is.
+
+    QualityGateError, with the checkpoint in the store and not published, where the figures exceed the run's limits.
+    """
     if not run.was_finished:
         write_manifest(run.store, run.keys)
-    stored = checkpoint_folder(run)
-    if run.settings.out is None:
-        return str(stored)
-    return str(copy_out(stored, Path(run.settings.out).expanduser().absolute(), run.keys.run_id))
+    check_gate(run)
+    out = run.settings.out
+    if out is None:
+        return run.store.locate(run.keys.checkpoint)
+    check_out(out, run.keys.run_id)
+    record = {"run_id": run.keys.run_id, "model": display_name(run.settings.model), "recipe": run.settings.recipe}
+    return publish(checkpoint_folder(run), out, record, first=PROVENANCE)

@@ -6,25 +6,37 @@ from typing import Any
 import torch
 
 from artifacts.errors import MissingArtifact
+from artifacts.folders import open_folder
 from artifacts.keys import RunKeys
+from artifacts.marker import MARKER
 from artifacts.store import Store, open_store
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.evaluation.verify import verify
 from tasks.layers import energy_dropped
+from tasks.staging import local
 from tasks.tables import read_selection, read_statistics
 
 
 def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
     """A title, and one row per finished layer of the run whose id starts with `run_id`."""
-    opened = open_store(store)
+    opened = open_existing(store)
     keys = find_run(opened, run_id)
     done = [key for key in opened.list(f"{keys.root}/layers/") if key.endswith("/layer.json")]
     if not done:
         raise MissingArtifact(f"run {keys.run_id} has no finished layer yet; start it again to continue")
     finished = "finished" if opened.exists(keys.manifest) else "not finished"
     return f"run {keys.run_id}, {finished}", [_row(opened, keys, layer) for layer in range(len(done))]
+
+
+def open_existing(store: str) -> Store:
+    """The store at `store`; MissingArtifact where there is none, which a look must not make."""
+    try:
+        open_folder(store).read(MARKER)
+    except MissingArtifact:
+        raise MissingArtifact(f"there is no store at {store}; give the one of your runs with --store") from None
+    return open_store(store)
 
 
 def find_run(store: Store, run_id: str) -> RunKeys:
@@ -52,6 +64,6 @@ def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
 
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
-    source, folder = open_checkpoint(against), open_checkpoint(Path(checkpoint)).folder
-    ids = tokenize(folder, read_text(corpus, "evaluation"))[:tokens]
+    source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder
+    ids = tokenize(folder, read_text(local(corpus, "text"), "evaluation"))[:tokens]
     return verify(folder, source, ids.to(torch.long))

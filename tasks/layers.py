@@ -9,19 +9,17 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
 from prefect.states import Completed
 from safetensors.torch import save
 
 from artifacts.digest import sha256_bytes
-from artifacts.errors import ArtifactError
+from artifacts.errors import DamagedArtifact, MissingArtifact
 from artifacts.manifest import merge_timings, read_layer, write_layer
 from artifacts.schemas import SELECTION, STATS
 from artifacts.tables import decode, encode, metadata
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 from ghost.surgery import slice_mixer, zero_mixer
-from tasks import progress
 from tasks.run import Run
 from tasks.tables import read_selection, read_statistics, selection_columns, statistics_columns
 
@@ -63,7 +61,6 @@ def _adopt(run: Run, layer: int) -> bool:
         return False
     run.walk.restore(layer, read_selection(run.store, run.keys, layer))
     run.done(layer, record, cached=True)
-    progress.current().layer(f"layer {layer:02d} cached")
     return True
 
 
@@ -72,7 +69,7 @@ def _stored_statistics(run: Run, layer: int) -> bytes | None:
     try:
         data = run.store.get(run.keys.stats(layer))
         table = decode(data, STATS)
-    except ArtifactError:
+    except (MissingArtifact, DamagedArtifact):
         return None
     extra = metadata(table)
     intact = extra.get(CHAIN) == run.chain(layer) and encode(table, STATS, extra) == data
@@ -88,17 +85,7 @@ def score_layer(run: Run, layer: int) -> State[Any]:
     statistics = read_statistics(run.store, run.keys, layer)
     selection = run.walk.select(layer, statistics)
     digest = run.store.put(key, encode(selection_columns(layer, selection), SELECTION))
-    _tell(layer, statistics, selection)
     return reference(key, digest)
-
-
-def _tell(layer: int, statistics: LayerStatistics, selection: Selection) -> None:
-    kept, channels = int(selection.kept_gn.sum()), selection.kept_gn.numel()
-    message = f"layer {layer:02d} keeps {kept} of {channels}"
-    if (dropped := energy_dropped(statistics, selection)) is not None:
-        message += f", drops {dropped:.2%} of the energy"
-    get_run_logger().info(message)
-    progress.current().layer(message)
 
 
 def energy_dropped(statistics: LayerStatistics, selection: Selection) -> float | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from artifacts.digest import run_id
+from artifacts.folders import SCHEME
 from artifacts.keys import RunKeys
 from artifacts.manifest import LayerRecord, check_run_format, finished, write_run
 from artifacts.schemas import FORMAT_VERSION, TOKENS
@@ -17,25 +18,36 @@ from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import digest, sample_windows, tokenize
+from ghost.checkpoint.links import check_links
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import RunSettings, resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.saliency import find_method
 from ghost.walk import Walk
 from tasks.out import check_out
+from tasks.staging import local
 from tasks.tables import token_columns
 
 METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "seed", "window")
 
 
 class Run:
-    """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside."""
+    """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside.
+
+    `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
+    """
 
     def __init__(
-        self, settings: RunSettings, store: Store, source: Checkpoint, calibration_bl: Tensor, text: Tensor
+        self,
+        settings: RunSettings,
+        store: Store,
+        source: Checkpoint,
+        tokenizer: str,
+        calibration_bl: Tensor,
+        text: Tensor,
     ) -> None:
         device = resolve_device(settings.device)
-        self.settings, self.store, self.source = settings, store, source
+        self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
         self.calibration_bl, self.evaluation_tokens = calibration_bl, text
         self.walk = Walk(self.backbone, calibration_bl, settings)
@@ -76,21 +88,29 @@ def open_run(settings: RunSettings) -> Run:
 def _open(settings: RunSettings) -> Run:
     find_method(settings.method)
     resolve_device(settings.device)
-    source = open_checkpoint(settings.model)
-    tokenizer = settings.tokenizer or source.folder
-    calibration = tokenize(tokenizer, read_text(settings.calibration, "calibration"))
+    source = open_checkpoint(local(settings.model, "model"))
+    tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
+    calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
     calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
-    text = tokenize(tokenizer, read_text(settings.evaluation, "evaluation"))
+    text = tokenize(tokenizer, read_text(local(settings.evaluation, "text"), "evaluation"))
     if len(text) <= settings.window:
         raise CorpusError(
             f"--window {settings.window} is longer than the evaluation text of {len(text)} tokens; "
             f"give --window {max(2, len(text) - 1)} or less, or a longer text"
         )
     check_vocabulary(source, torch.cat([calibration, text]))
-    run = Run(settings, open_store(settings.store), source, calibration_bl, text)
+    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text)
     check_run_format(run.store, run.keys)
     check_out(settings.out, run.keys.run_id)
     return run
+
+
+def _tokenizer(spec: str) -> str:
+    """A tokenizer of its own travels with the checkpoint: a link in its folder must not take other files along."""
+    tokenizer = local(spec, "tokenizer")
+    if Path(tokenizer).is_dir():
+        check_links(Path(tokenizer))
+    return tokenizer
 
 
 def _determinants(run: Run) -> dict[str, Any]:
@@ -125,5 +145,5 @@ def corpus_record(run: Run) -> dict[str, Any]:
 
 
 def display_name(spec: str) -> str:
-    """A model or corpus by name: hub names whole, local paths without their folders."""
-    return Path(spec).name if Path(spec).exists() or spec.startswith(("/", ".", "~")) else spec
+    """A model or corpus by name: hub names whole, paths and s3:// addresses without their folders."""
+    return Path(spec).name if Path(spec).exists() or spec.startswith(("/", ".", "~", SCHEME)) else spec

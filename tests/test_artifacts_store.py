@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,16 +11,31 @@ import pytest
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import AlreadyThere, DamagedArtifact, MissingArtifact, StoreError
+from artifacts.marker import MARKER, TEMPORARY
 from artifacts.store import Store, open_store
+from tests.s3 import s3_in_this_process
 
-BACKENDS: dict[str, Callable[[Path], str]] = {"local": lambda tmp_path: str(tmp_path / "store")}
+BUCKET = "store-tests"
+ROUNDS = {"local": 300, "s3": 25}
+"""Of a race between writers; one over HTTP takes ten times as long."""
+
+
+def local_place(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("tmp_path") / "store")
+
+
+def s3_place(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue("s3")
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/of a test"
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], str]] = {"local": local_place, "s3": s3_place}
 
 ODD_KEYS = [
     "plain",
     "ünïcode/日本語/😀.json",
     "e\u0301 decomposed",
     "spaces and\ttabs/ leading and trailing ",
-    "line\nbreak",
     "quotes'\"`$(x)",
     "*?[a-z]{b}",
     "~/home",
@@ -45,12 +61,24 @@ REFUSED_KEYS = [
     "a\0b",
     "\ud800",
 ]
+METHODS = ["put", "put_file", "get", "fetch", "exists", "list", "delete", "sha256", "size", "locate"]
 CONTENTS = {"empty": b"", "byte": b"\0", "text": "grüße\n".encode(), "megabytes": bytes(range(256)) * (5 << 12)}
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_in_this_process(BUCKET, tmp_path_factory.mktemp("cache")) as endpoint:
+        yield endpoint
+
+
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(BACKENDS[request.param](tmp_path))
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, backend: str) -> Store:
+    return open_store(BACKENDS[backend](request))
 
 
 @pytest.fixture
@@ -122,15 +150,21 @@ def test_keys_that_differ_a_little_are_different_objects(store: Store) -> None:
     assert {key: store.get(key).decode() for key in keys} == {key: key for key in keys}
 
 
-@pytest.mark.parametrize("key", REFUSED_KEYS)
-@pytest.mark.parametrize("method", ["put", "put_file", "get", "fetch", "exists", "list", "delete", "sha256", "size"])
-def test_keys_that_escape_are_refused(store: Store, tmp_path: Path, method: str, key: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_keys_that_escape_are_refused(store: Store, tmp_path: Path, method: str) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"data")
     further = {"put": [b"data"], "put_file": [source]}.get(method, [])
-    with pytest.raises(StoreError, match="is refused"):
-        getattr(store, method)(key, *further)
+    for key in REFUSED_KEYS:
+        with pytest.raises(StoreError, match="is refused"):
+            getattr(store, method)(key, *further)
     assert store.list("") == []
+
+
+def test_names_that_the_store_itself_uses_are_refused(store: Store) -> None:
+    for key in (MARKER, f"runs/{TEMPORARY}x"):
+        with pytest.raises(StoreError, match="the store uses that name itself"):
+            store.put(key, b"")
 
 
 @pytest.mark.parametrize("key", ["", "a/"])
@@ -185,8 +219,8 @@ def test_a_conditional_put_takes_only_a_free_key(store: Store) -> None:
     assert store.get("a/x") == b"third"
 
 
-def test_of_concurrent_conditional_puts_exactly_one_wins(store: Store, impatient_threads: None) -> None:
-    writers, rounds = 8, 300
+def test_of_concurrent_conditional_puts_exactly_one_wins(store: Store, backend: str, impatient_threads: None) -> None:
+    writers, rounds = 8, ROUNDS[backend]
     together = threading.Barrier(writers)
 
     def write(key: str, writer: int) -> int | None:
@@ -228,3 +262,29 @@ def test_a_reader_sees_whole_objects_only(store: Store) -> None:
     assert set(seen) <= set(digests)
     assert len(seen) > 2
     assert all(keys == ["a/object"] for keys in listings)
+
+
+def test_a_reader_never_sees_a_mixture_of_concurrent_writers(store: Store) -> None:
+    versions = [bytes([number]) * (300_000 + number) for number in range(4)]
+    digests = {sha256_bytes(version) for version in versions}
+    store.put("a/object", versions[0])
+    with ThreadPoolExecutor(len(versions)) as pool:
+        writers = [pool.submit(lambda data: [store.put("a/object", data) for _ in range(8)], data) for data in versions]
+        seen = [sha256_bytes(store.get("a/object"))]
+        while not all(writer.done() for writer in writers):
+            seen += [sha256_bytes(store.get("a/object")), sha256_bytes(store.fetch("a/object").read_bytes())]
+    for writer in writers:
+        writer.result()
+    assert set(seen) <= digests
+    assert store.sha256("a/object") in digests
+    assert len(seen) > 2
+
+
+def test_siblings_are_fetched_into_one_folder(store: Store) -> None:
+    for name in ("config.json", "model.safetensors"):
+        store.put(f"a/checkpoint/{name}", name.encode())
+    folders = {store.fetch(key).parent for key in store.list("a/checkpoint/")}
+    assert len(folders) == 1
+    assert {path.name: path.read_text() for path in folders.pop().iterdir()} == {
+        name: name for name in ("config.json", "model.safetensors")
+    }

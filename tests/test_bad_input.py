@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.local import MARKER
+from artifacts.marker import MARKER
 
 pytest_plugins = ["tests.refusals"]
 
@@ -122,7 +122,7 @@ def of_another_format(store: Path) -> Path:
      (a_file, "there is a file", "choose a folder with --store"),
      (lambda store: a_file(store) / "below", "there/below: cannot open it", "choose another --store"),
      (of_another_format, "there has format version 2, this version of ghost knows 1", "choose another --store"),
-     (lambda store: "s3://bucket/runs", "s3://bucket/runs is not supported", "give a local folder with --store")],
+     (lambda store: "gs://bucket/runs", "gs://bucket/runs is not supported", "s3://bucket/prefix with --store")],
 )  # fmt: skip
 def test_a_folder_that_is_no_store_is_refused(
     place: Callable[[Path], object], thing: str, remedy: str, tmp_path: Path, refused: Refused
@@ -148,7 +148,8 @@ def test_a_path_that_no_disk_takes_is_refused(refused: Refused) -> None:
 
 def test_an_unknown_run_cannot_be_shown(command: Refused, tmp_path: Path) -> None:
     line = command("show", "abc", "--store", tmp_path / "store")
-    assert f"run 'abc' matches 0 runs in the store {tmp_path / 'store'}; there are no runs" in line
+    assert f"there is no store at {tmp_path / 'store'}; give the one of your runs with --store" in line
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_checkpoint_that_ghost_did_not_make_cannot_be_verified(

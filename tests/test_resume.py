@@ -1,38 +1,53 @@
 """Real processes, real kills, a real Prefect server: a run that was killed ends in the same bytes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos import Bench, contents, prefect_server, torment
+from artifacts.publish import MANIFEST
+from tests.chaos import contents
+from tests.chaos_main import World, torment, world
+from tests.chaos_runs import WENT_ON
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory):
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
+def tormented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("chaos"), seed=0, layers=8) as made:
+        made.reach, made.delays = (9, 12), (0.0,)  # one or two layers
+        yield made
 
 
-def test_killed_at_random_moments_a_run_ends_in_the_same_bytes(tmp_path: Path, api: str) -> None:
-    tally = torment(Bench(tmp_path, api), kills=8, seed=0)
-    assert len(tally.struck_at) == 8
-    assert len(set(tally.struck_at)) > 2, "the kills all struck at the same point"
-    assert tally.mismatches == []
+@pytest.mark.parametrize(
+    ("flavour", "store", "kinds", "ways"),
+    [("command", "local", ("command",), {"new run"}),
+     ("pipeline", "s3", ("flow", "worker", "both", "server"), {"new run", "retry"})],
+)  # fmt: skip
+def test_whatever_is_killed_the_run_ends_in_the_same_bytes(
+    tormented: World, flavour: str, store: str, kinds: tuple[str, ...], ways: set[str]
+) -> None:
+    runs, tally = tormented.runs(flavour, store), tormented.tally
+    runs.kinds = kinds
+    torment(tormented, runs, kills=len(kinds))
+    assert {kind for kind, at in tally.kills if at == store} == set(kinds)
+    assert {way for way, at in tally.continued if at == store} - {WENT_ON} == ways
+    assert tally.finished[store] == 1 and tally.resumed[store] > 0
+    assert tally.clean, (tally.recomputed, tally.mismatches, tally.orphans)
 
 
-def test_a_finished_run_is_taken_from_the_store_and_prints_one_json_object(tmp_path: Path, api: str) -> None:
-    bench, store = Bench(tmp_path, api), tmp_path / "store"
-    first = bench.finish(store, "--out", str(tmp_path / "out"))
+def test_a_finished_run_is_taken_from_the_store_and_prints_one_json_object(tormented: World) -> None:
+    first, store = tormented.undisturbed, tormented.folder / "local-0" / "store"
     before = contents(store)
-    second = bench.finish(store, "--out", str(tmp_path / "out"))
-    assert first["layers"] == {"computed": bench.layers, "cached": 0}
-    assert second["layers"] == {"computed": 0, "cached": bench.layers}
+    second = tormented.bench.finish(store, "--out", first["checkpoint"])
+    layers = tormented.bench.layers
+    assert first["layers"] == {"computed": layers, "cached": 0}
+    assert second["layers"] == {"computed": 0, "cached": layers}
     assert contents(store) == before
     named = ("run_id", "checkpoint", "perplexity", "state_bytes", "d_state", "parameters")
     assert {name: first[name] for name in named} == {name: second[name] for name in named}
     assert first["d_state"] == {"dense": 32, "pruned": 16}
-    assert first["checkpoint"] == str(tmp_path / "out")
     stored = store / "runs" / first["run_id"] / "checkpoint"
-    assert {p.name: p.read_bytes() for p in stored.iterdir()} == {
-        p.name: p.read_bytes() for p in Path(first["checkpoint"]).iterdir()
+    published = {path.name: path.read_bytes() for path in Path(first["checkpoint"]).iterdir()}
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == {
+        name: data for name, data in published.items() if name != MANIFEST
     }

@@ -1,26 +1,37 @@
 """One way to reach S3, and one way to say what went wrong there: the bucket, the key and the remedy, in one line."""
 
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import boto3
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
+from botocore.session import get_session
+from urllib3.exceptions import HTTPError
 
 from artifacts.errors import MissingArtifact, StoreError
 
+Result = TypeVar("Result")
+
 SCHEME = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
+_DENIED = "access denied; allow s3:ListBucket, GetObject, PutObject and DeleteObject there"
 _CREDENTIALS = "renew the credentials (environment, profile or role)"
+_REGION = "the bucket is in another region; set AWS_DEFAULT_REGION"
 REMEDIES = {
     "NoSuchBucket": "there is no such bucket; create it, or correct the name or AWS_ENDPOINT_URL",
-    "AccessDenied": "access denied; allow s3:ListBucket, GetObject, PutObject and DeleteObject there",
+    "AccessDenied": _DENIED,
+    "Forbidden": _DENIED,
+    "403": _DENIED,
     "AllAccessDisabled": "access denied; ask the owner of the bucket",
-    "Forbidden": "access denied; allow s3:ListBucket, GetObject, PutObject and DeleteObject there",
-    "403": "access denied; allow s3:ListBucket, GetObject, PutObject and DeleteObject there",
     "ExpiredToken": f"the credentials have expired; {_CREDENTIALS}",
     "ExpiredTokenException": f"the credentials have expired; {_CREDENTIALS}",
     "TokenRefreshRequired": f"the credentials have expired; {_CREDENTIALS}",
@@ -28,12 +39,26 @@ REMEDIES = {
     "InvalidToken": f"the session token is not valid; {_CREDENTIALS}",
     "SignatureDoesNotMatch": f"the secret key does not fit the access key; {_CREDENTIALS}",
     "RequestTimeTooSkewed": "this machine's clock is off; set it by NTP",
-    "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
+    "PermanentRedirect": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
     "EntityTooLarge": "the object is larger than the store takes",
+    "InvalidObjectState": "the object is archived; restore it there first",
+    "NotImplemented": "it lacks what ghost needs (conditional puts, If-None-Match); update its software",
 }
 """What to do about an error that trying again does not mend, by S3's code."""
 ABSENT = {"NoSuchKey", "404", "NotFound"}
+_DESCRIPTIONS = create_loader()
+"""Of the services, shared by all clients: parsing them is most of the time that it takes to make one."""
+_UNREADABLE = (ResponseParserError, HTTPError)
+"""Answers that end too early or make no sense: boto3 hands these two up as they are, whatever its retries."""
+_UNUSABLE_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.SSOError,
+    exceptions.TokenRetrievalError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +67,8 @@ class S3Options:
 
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
-    attempts: int = 6
+    attempts: int = 10
+    """Of each request. Ten take 13 seconds on average if each fails at once, and a minute if each is throttled."""
     part_bytes: int = 16 << 20
     concurrency: int = 4
 
@@ -80,7 +106,10 @@ def parse_place(url: str) -> S3Place:
 
 
 def make_client(options: S3Options) -> Any:
-    """An S3 client with the standard credential chain and endpoint settings (AWS_ENDPOINT_URL, profiles)."""
+    """An S3 client with the standard credential chain and endpoint settings (AWS_ENDPOINT_URL, profiles).
+
+    Raises StoreError where those settings cannot be used.
+    """
     config = Config(
         connect_timeout=options.connect_timeout,
         read_timeout=options.read_timeout,
@@ -90,34 +119,71 @@ def make_client(options: S3Options) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        session = get_session()
+        session.register_component("data_loader", _DESCRIPTIONS)
+        return session.create_client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        # Not the message: an endpoint's address may hold a password.
+        kind = type(error).__name__
+        raise StoreError(
+            f"cannot set up S3 ({kind}); check AWS_ENDPOINT_URL, AWS_PROFILE and AWS_CONFIG_FILE"
+        ) from error
 
 
 def error_code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """S3's code, '' where the answer has none that looks like one."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code if _CODE.fullmatch(code) else ""
+
+
+def pause(attempt: int) -> None:
+    """Wait after the failed `attempt`, counted from 1: longer each time, and never as long as another process."""
+    time.sleep(random.uniform(0, min(20.0, 0.1 * 2.0**attempt)))
+
+
+def persist(attempts: int, call: Callable[[], Result], *codes: str) -> Result:
+    """`call()`, made again where boto3 does not by itself: after unreadable answers and errors of these codes."""
+    for attempt in range(1, attempts):
+        try:
+            return call()
+        except _UNREADABLE:
+            pause(attempt)
+        except ClientError as error:
+            if error_code(error) not in codes:
+                raise
+            pause(attempt)
+    return call()
 
 
 @contextmanager
 def reporting(place: S3Place, action: str, name: str = "") -> Iterator[None]:
-    """Turn what boto3 raises into StoreError (MissingArtifact for an absent object) naming bucket, key and remedy."""
+    """Turn what boto3 raises into StoreError naming bucket, key and remedy, and an absent object into MissingArtifact.
+
+    `action` is a verb for the message; what cannot be written (`write`) is never taken for absent.
+    """
     try:
         yield
     except ClientError as error:
         code = error_code(error)
-        if code in ABSENT and name:
-            raise MissingArtifact(f"{name} is not in the store {place.url}; run the same command again") from error
+        if code in ABSENT and name and action != "write":
+            raise MissingArtifact(missing(place, name)) from error
         reason = REMEDIES.get(code) or f"it answered {code or 'an error'}; try again later, or look at its status"
         raise StoreError(f"{_what(place, action, name)}: {reason}") from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
+    except _UNUSABLE_CREDENTIALS as error:
         raise StoreError(
-            f"{_what(place, action, name)}: there are no complete credentials; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"{_what(place, action, name)}: there are no complete credentials ({type(error).__name__}); set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         ) from error
-    except BotoCoreError as error:
-        kind = type(error).__name__
+    except (BotoCoreError, *_UNREADABLE) as error:
         raise StoreError(
-            f"{_what(place, action, name)}: {kind}; check the network and AWS_ENDPOINT_URL, then try again"
+            f"{_what(place, action, name)}: {type(error).__name__}; check the network and AWS_ENDPOINT_URL, then try "
+            "again"
         ) from error
+
+
+def missing(place: S3Place, name: str) -> str:
+    return f"{name} is not in the store {place.url}; run the same command again to make it"
 
 
 def _what(place: S3Place, action: str, name: str) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ghost.checkpoint.limits import check_counts
+from ghost.checkpoint.native import is_native, to_transformers
+from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
 
@@ -98,6 +101,28 @@ def refuse(model_type: str | None) -> NoReturn:
     raise CheckpointError(
         f"model_type {model_type!r} has no Mamba2 mixer that ghost knows; give one that is known: {known}"
     )
+
+
+def check_whole_model(raw: dict[str, Any], where: str = "config.json") -> None:
+    """CheckpointError unless this config.json, native or transformers', is of a model that ghost prunes as a whole."""
+    check_counts(raw)
+    model_type = raw.get("model_type")
+    if is_native(raw):
+        _check_native(raw, where)
+    elif not isinstance(model_type, str) or model_type not in FAMILIES:
+        refuse(model_type)
+    elif model_type not in WHOLE_MODELS:
+        raise CheckpointError(f"{where}: whole {model_type} models can't be pruned; give a {WHOLE_MODELS[0]} model")
+
+
+def _check_native(raw: dict[str, Any], where: str) -> None:
+    try:
+        to_transformers(raw)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{where} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
 
 
 def family_of(config: Config) -> Family:

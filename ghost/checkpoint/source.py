@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import FAMILIES, WHOLE_MODELS, mixer_layout, refuse
+from ghost.checkpoint.families import check_whole_model, mixer_layout
+from ghost.checkpoint.files import read_config
+from ghost.checkpoint.links import check_links
 from ghost.checkpoint.native import is_native, to_transformers
 from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
 from ghost.errors import CheckpointError
@@ -126,7 +128,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     """`demo`, a local folder (transformers or native format) or a hub name. CheckpointError with the remedy for
     anything that is not a complete Mamba2 language model; shapes are checked here, before any work."""
     folder = find_folder(model)
+    check_links(folder)
     raw = read_config(folder)
+    raw.pop("auto_map", None)  # names code, which is neither run here nor published
     config = _config_object(raw, folder)
     if is_native(raw):
         raw = json.loads(config.to_json_string())
@@ -165,41 +169,18 @@ def _download(name: str) -> Path:
         ) from None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a dict."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json, so it is not a model folder; {AGAIN}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); {AGAIN}") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is not a JSON object; {AGAIN}")
-    return config
-
-
 def _config_object(raw: dict[str, Any], folder: Path) -> Any:
     """transformers' own config class: it fills in the defaults that config.json leaves out, and reads its Infinity."""
-    native = is_native(raw)
-    if not native:
-        _check_family(raw.get("model_type"), folder)
+    check_whole_model(raw, str(folder / "config.json"))
     from transformers import AutoConfig
 
     try:
-        return to_transformers(raw) if native else AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return to_transformers(raw) if is_native(raw) else AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except CheckpointError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
-
-
-def _check_family(model_type: Any, folder: Path) -> None:
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        refuse(model_type)
-    if model_type not in WHOLE_MODELS:
-        raise CheckpointError(f"{folder}: whole {model_type} models can't be pruned; give a {WHOLE_MODELS[0]} model")
 
 
 def _check_shapes(checkpoint: Checkpoint) -> None:

@@ -1,24 +1,21 @@
 """The tensors of a model folder, read one at a time; what is not asked for is never in memory."""
 
-import json
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ghost.checkpoint.files import read_json
+from ghost.checkpoint.pickled import AGAIN, DTYPES, open_pickled
 from ghost.errors import CheckpointError
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 INDEXED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-AGAIN = "download or copy the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a readable weight index ({error}); {AGAIN}") from None
     for name in names:
@@ -89,36 +86,6 @@ def _shards(index: Path) -> tuple[Path, ...]:
         if not (index.parent / name).is_file():
             raise CheckpointError(f"shard {name} is missing in {index.parent}; {AGAIN}")
     return tuple(index.parent / name for name in names)
-
-
-class _PickledTensors:
-    """A PyTorch file behind the few calls of safetensors' reader that are used here."""
-
-    def __init__(self, path: Path) -> None:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-            raise TypeError("it is no plain table of tensors")
-        self._tensors: dict[str, Tensor] = {str(name): tensor for name, tensor in loaded.items()}
-
-    def keys(self) -> Iterable[str]:
-        return self._tensors.keys()
-
-    def get_tensor(self, name: str) -> Tensor:
-        return self._tensors[name].clone()
-
-    def get_slice(self, name: str) -> "_Header":
-        return _Header(self._tensors[name])
-
-
-@dataclass(frozen=True, eq=False)
-class _Header:
-    tensor: Tensor
-
-    def get_shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    def get_dtype(self) -> str:
-        return next((name for name, dtype in DTYPES.items() if dtype == self.tensor.dtype), str(self.tensor.dtype))
 
 
 @contextmanager
@@ -130,15 +97,4 @@ def _reader(path: Path) -> Iterator[Any]:
         except SafetensorError as error:
             raise CheckpointError(f"{path} is truncated or damaged ({error}); {AGAIN}") from None
     else:
-        yield _pickled(path)
-
-
-def _pickled(path: Path) -> _PickledTensors:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is truncated, damaged, or older than PyTorch 1.6; {AGAIN}, as safetensors")
-    try:
-        return _PickledTensors(path)
-    except Exception as error:
-        # torch's own message about unsafe content tells how to load it all the same
-        reason = "it holds more than tensors" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} can't be loaded safely ({reason}); convert it to safetensors") from None
+        yield open_pickled(path)

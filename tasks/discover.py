@@ -1,0 +1,108 @@
+"""What checkpoints a source has: recognised by config.json, complete, and unchanged between two looks."""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Literal
+
+from artifacts.errors import ArtifactError
+from artifacts.folders import Entry, Folder, is_remote, open_folder
+from ghost.errors import CheckpointError
+from tasks.candidate import CONFIG, Candidate
+from tasks.hub import HUB, hub_candidates
+
+BLOCK = 16 << 20
+UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".incomplete", ".crdownload", ".aria2", "~")
+"""How uploads and downloads name files and folders that are not there yet."""
+
+Looked = dict[str, Candidate]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder with a config.json: a checkpoint with its fingerprint, or the problem that it has."""
+
+    path: str
+    """Below the source; '' for the source itself."""
+    model: str
+    """What a run takes as its model."""
+    fingerprint: str = ""
+    """64 hex digits (40 on the hub) that stand for the content of config, weights and tokenizer."""
+    problem: str = ""
+
+
+def discover(source: str, settle: float, *, avoid: str, own_tokenizer: bool) -> list[Found]:
+    """Look twice, `settle` seconds apart, and say what is there, sorted by path; folders below `avoid` are left out.
+
+    `own_tokenizer` asks for a tokenizer beside the weights. Raises ArtifactError or SettingsError where the source
+    itself cannot be read; what is the matter with one folder is its `problem`.
+    """
+    before = _look(source, avoid)
+    if before:
+        time.sleep(settle)
+    now = _look(source, avoid) if before else {}
+    return [_inspect(candidate, before.get(path), own_tokenizer) for path, candidate in sorted(now.items())]
+
+
+def _look(source: str, avoid: str) -> Looked:
+    if source.startswith(HUB):
+        return hub_candidates(source.removeprefix(HUB))
+    folder = open_folder(source)
+    below = f"{avoid.rstrip('/')}/"
+    return {c.path: c for c in _candidates(folder) if not f"{folder.url}/{c.path}/".startswith(below)}
+
+
+def _candidates(folder: Folder) -> Iterable[Candidate]:
+    homes: dict[str, dict[str, Entry]] = {}
+    for entry in folder.entries():
+        home, _, name = entry.name.rpartition("/")
+        if not _is_unfinished(entry.name):
+            homes.setdefault(home, {})[name] = entry
+    for home, files in homes.items():
+        if CONFIG in files:
+            yield _candidate(folder, home, files)
+
+
+def _candidate(folder: Folder, home: str, files: dict[str, Entry]) -> Candidate:
+    def read(name: str, start: int, length: int | None) -> bytes:
+        return folder.read(f"{home}/{name}" if home else name, start, length)
+
+    kind: Literal["s3", "local"] = "s3" if is_remote(folder.url) else "local"
+    return Candidate(home, f"{folder.url}/{home}".rstrip("/"), kind, files, read)
+
+
+def _is_unfinished(name: str) -> bool:
+    return any(part.startswith(".") or part.lower().endswith(UNFINISHED) for part in name.split("/"))
+
+
+def _inspect(candidate: Candidate, before: Candidate | None, own_tokenizer: bool) -> Found:
+    found = partial(Found, candidate.path, candidate.model)
+    if candidate != before:
+        return found(problem="is changing: its files were others at the look before")
+    try:
+        names = candidate.check(own_tokenizer=own_tokenizer)
+        return found(fingerprint=_fingerprint(candidate, names))
+    except (CheckpointError, ArtifactError) as error:
+        return found(problem=str(error))
+
+
+def _fingerprint(candidate: Candidate, names: list[str]) -> str:
+    if candidate.kind == "hub":
+        return candidate.commit
+    total = hashlib.sha256()
+    for name in names:
+        entry = candidate.files[name]
+        content = entry.tag if candidate.kind == "s3" else _content_digest(candidate, name)
+        total.update(f"{name} {content} {entry.size}\n".encode())
+    return total.hexdigest()
+
+
+def _content_digest(candidate: Candidate, name: str) -> str:
+    digest = hashlib.sha256()
+    starts = range(0, candidate.files[name].size, BLOCK)
+    for block in takewhile(bool, (candidate.read(name, start, BLOCK) for start in starts)):
+        digest.update(block)
+    return digest.hexdigest()

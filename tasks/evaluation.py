@@ -1,0 +1,173 @@
+"""Evaluation in a process group of its own: it may hang or run out of memory without taking the run along.
+
+Both ends are here. The run starts `python -m tasks.evaluation JOB` and reads lines of JSON from its stdout: tokens
+evaluated, then scores or an error. Nothing is ever written to its stdin, whose end means that the run is gone.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ghost.errors import EvaluationError, GhostError
+
+if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
+    from torch import Tensor
+
+    from ghost.evaluation.perplexity import Perplexity
+
+STDERR_TAIL = 4096
+"""Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
+LAST_WORDS_SECONDS = 5.0
+"""An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to evaluate: model folders by name, in order; windows of `window` tokens; and how to compute."""
+
+    models: dict[str, str]
+    window: int
+    device: str
+    dtype: str
+    threads: int
+
+
+def evaluate_apart(
+    job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]
+) -> "dict[str, Perplexity]":
+    """Perplexity of each of the job's models on int32 tokens (length,), computed in a process that ends with this one.
+
+    `progress` is called with the tokens just finished. EvaluationError where the process dies, or is not done after
+    `timeout` seconds and is ended; GhostError with the message of one that the process met.
+    """
+    from ghost.evaluation.perplexity import Perplexity
+
+    with tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as log:
+        text.write(tokens.numpy().tobytes())
+        text.seek(0)
+        with _started(job, text.fileno(), log) as process, _ended_after(timeout, process) as late:
+            answer = _listen(process, progress)
+        if answer is None:
+            raise EvaluationError(_too_slow(timeout) if late.is_set() else _death(process.returncode, log))
+    if "refused" in answer:
+        raise GhostError(answer["refused"])
+    return {name: Perplexity(**score) for name, score in answer["scores"].items()}
+
+
+@contextmanager
+def _started(job: Job, tokens: int, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, and the end of its whole group when the block is left."""
+    command = [sys.executable, "-P", "-m", "tasks.evaluation", json.dumps(asdict(job)), str(tokens)]
+    same_modules = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
+    process = subprocess.Popen(
+        command, env=os.environ | same_modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        pass_fds=[tokens], start_new_session=True,
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            _end_group(process.pid)
+
+
+def _end_group(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter where only a zombie is left
+        os.killpg(group, signal.SIGKILL)
+
+
+@contextmanager
+def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """End the process after so many seconds; the event tells whether it came to that."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        _end_group(process.pid)
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def _listen(process: subprocess.Popen[bytes], progress: Callable[[int], None]) -> dict[str, Any] | None:
+    """Pass progress on until the scores or an error come; None where the process ends without either."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        message = json.loads(line)
+        if "evaluated" not in message:
+            return message
+        progress(message["evaluated"])
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_WORDS_SECONDS)
+    return None
+
+
+def _too_slow(timeout: float) -> str:
+    return f"the evaluation took longer than {timeout:g} seconds and was ended; give a higher --evaluation-timeout"
+
+
+def _death(code: int, log: IO[bytes]) -> str:
+    """How the process died, and the last line that it wrote to stderr."""
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    log.seek(max(0, log.seek(0, os.SEEK_END) - STDERR_TAIL))
+    last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+    return f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory"
+
+
+def main() -> None:
+    """The evaluating process. Arguments: a `Job` as JSON, and the file descriptor to read the tokens from."""
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    job, answers = Job(**json.loads(sys.argv[1])), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def answer(**message: Any) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    try:
+        scores = _scores(job, _tokens(int(sys.argv[2])), lambda tokens: answer(evaluated=tokens))
+        answer(scores={name: asdict(score) for name, score in scores})
+    except GhostError as error:
+        answer(refused=str(error))
+
+
+def _end_with_the_run() -> None:
+    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
+    os.killpg(0, signal.SIGKILL)
+
+
+def _tokens(descriptor: int) -> "Tensor":
+    import torch
+
+    with os.fdopen(descriptor, "rb") as file:
+        return torch.frombuffer(bytearray(file.read()), dtype=torch.int32)
+
+
+def _scores(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
+    import torch
+
+    from ghost.backbone import Backbone
+    from ghost.checkpoint.source import open_checkpoint
+    from ghost.config import DTYPES
+    from ghost.evaluation.perplexity import perplexity
+
+    torch.set_num_threads(job.threads)  # sums depend on how they are shared out
+    for name, folder in job.models.items():
+        backbone = Backbone(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
+        yield name, perplexity(backbone, tokens, job.window, progress)
+
+
+if __name__ == "__main__":
+    main()

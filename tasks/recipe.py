@@ -1,0 +1,184 @@
+"""A recipe: what is done with every new checkpoint of a source, as a YAML file. Its version names what it asks for."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from artifacts.digest import canonical_json, record_bytes, sha256_bytes
+from artifacts.folders import open_folder
+from artifacts.store import open_store
+from ghost.config import RunSettings, make_settings
+from ghost.errors import SettingsError
+from ghost.saliency import find_method
+
+OWN_FIELDS = ("model", "out", "recipe")
+MACHINE_FIELDS = ("store", "device", "evaluation_timeout")
+"""Settings of where and how patiently a run computes, not of what it makes: the version leaves them out."""
+PLACE_FIELDS, NAMED = ("store", "calibration", "evaluation"), ("auto", "stdlib")
+VERSION_LENGTH = 8
+
+_PLACE = re.compile(r"(/|s3://)[^/].*")
+_HUB = re.compile(r"hf:[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Gate(BaseModel):
+    """Limits that a pruned model has to keep to be published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_perplexity: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Highest perplexity of the pruned model."""
+    max_perplexity_rise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Highest rise of the perplexity over the dense model, as a share: 0.1 is ten percent."""
+
+
+class Recipe(BaseModel):
+    """What a recipe file says. Impossible values are refused when the object is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
+    """Name of the recipe, part of the published folders' names: lower-case letters, digits and dashes."""
+    source: str
+    """Where new checkpoints appear: an absolute folder, s3://bucket/prefix, or hf:ORGANISATION."""
+    publish: str
+    """Where finished checkpoints go, each in a folder of its own: an absolute folder or s3://bucket/prefix."""
+    settings: dict[str, Any] = Field(default={}, validate_default=True)
+    """Settings of the runs, by the names that `ghost run --help` lists, with underscores."""
+    gate: Gate = Gate()
+    """Quality gate: what exceeds it stays in the store and is not published."""
+    max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
+    """Runs that may fail for one checkpoint before it is left alone."""
+    stale_hours: float = Field(default=24.0, gt=0)
+    """Hours without a sign of life after which a run that still counts as running is taken for dead."""
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, source: str) -> str:
+        if not _HUB.fullmatch(source) and not _PLACE.fullmatch(source):
+            raise ValueError(f"{source!r} is no source; give an absolute folder, s3://bucket/prefix or hf:ORGANISATION")
+        return source
+
+    @field_validator("publish")
+    @classmethod
+    def _known_place(cls, publish: str) -> str:
+        if not _PLACE.fullmatch(publish):
+            raise ValueError(f"{publish!r} is no place to publish to; give an absolute folder or s3://bucket/prefix")
+        return publish
+
+    @field_validator("settings")
+    @classmethod
+    def _possible_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name, value in settings.items():
+            _check_name(name)
+            _check_place(name, value)
+        try:
+            find_method(make_settings(**settings).method)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return settings
+
+    @model_validator(mode="after")
+    def _two_places(self) -> "Recipe":
+        if self.source.rstrip("/") == self.publish.rstrip("/"):
+            raise ValueError(f"source and publish are both {self.source}; publish to a folder of its own")
+        return self
+
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, as a run takes them."""
+        valid = make_settings(**self.settings).model_dump(include=set(self.settings))
+        defaults = {name: RunSettings.model_fields[name].default for name in valid}
+        return {name: valid[name] for name in valid if defaults[name] not in (valid[name], self.settings[name])}
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """All that decides what becomes of a checkpoint; defaults and places are not in it."""
+        determining = {name: value for name, value in self.chosen.items() if name not in MACHINE_FIELDS}
+        return {"name": self.name, "settings": determining, "gate": self.gate.model_dump(exclude_none=True)}
+
+    @property
+    def version(self) -> str:
+        """8 hex digits of the sha256 of the canonical JSON of `content`."""
+        return sha256_bytes(canonical_json(self.content))[:VERSION_LENGTH]
+
+    @property
+    def label(self) -> str:
+        """`name@version`, as runs and published manifests note it."""
+        return f"{self.name}@{self.version}"
+
+    def parameters(self, model: str, out: str) -> dict[str, Any]:
+        """The parameters of the run that prunes `model` and publishes to `out`."""
+        own = {"model": model, "out": out, "recipe": self.label}
+        return self.chosen | self.gate.model_dump(exclude_none=True) | own
+
+
+def read_recipe(address: str) -> Recipe:
+    """The recipe in a local file or under s3://. SettingsError names file, field, value and remedy."""
+    try:
+        return Recipe.model_validate(_parsed(address))
+    except ValidationError as error:
+        raise SettingsError(f"recipe {address}: {_first(error)}") from None
+
+
+def keep_recipe(recipe: Recipe) -> None:
+    """Put what the version stands for into the store, as recipes/NAME@VERSION.json."""
+    settings = make_settings(**recipe.settings)
+    store, key = open_store(settings.store), f"recipes/{recipe.label}.json"
+    if not store.exists(key):
+        store.put(key, record_bytes(recipe.content))
+
+
+def _check_name(name: str) -> None:
+    """ValueError unless a recipe may say what this setting is."""
+    if name in Gate.model_fields:
+        raise ValueError(f"{name} is a limit of the quality gate; give it under gate")
+    if name in OWN_FIELDS:
+        raise ValueError(f"{name} is different for each checkpoint, the watch sets it; leave it out")
+    if name not in RunSettings.model_fields:
+        known = ", ".join(field for field in RunSettings.model_fields if field not in (*OWN_FIELDS, *Gate.model_fields))
+        raise ValueError(f"{name}: no such setting; give one of {known}")
+
+
+def _check_place(name: str, value: object) -> None:
+    """ValueError for a path that means another file on every worker; a worker runs in a temporary folder."""
+    if name in PLACE_FIELDS and value not in NAMED and not re.match("/|s3://|hf:", str(value)):
+        raise ValueError(f"{name}: {value!r} is no absolute path; give one, or s3://bucket/path")
+
+
+def _parsed(address: str) -> Any:
+    try:
+        return yaml.safe_load(_bytes(address))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"recipe {address} is not YAML ({reason}); see docs/watch.md for the form") from None
+
+
+def _bytes(address: str) -> bytes:
+    if address.startswith("s3://"):
+        folder, _, name = address.rpartition("/")
+        return open_folder(folder).read(name)
+    try:
+        return Path(address).expanduser().read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"recipe {address} cannot be read ({error.strerror}); give the path of a YAML file, absolute for a worker"
+        ) from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = Gate.model_fields if field.startswith("gate.") else Recipe.model_fields
+        return f"{field}: no such field; give one of {', '.join(known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        message = f"not given; {Recipe.model_fields[field].description}"
+    if first["type"] in ("value_error", "missing"):
+        return f"{field}: {message}" if field else message
+    return f"{field or 'the whole'}: {message} (got {first['input']!r}); mend it as docs/watch.md says"

@@ -1,0 +1,105 @@
+"""What a run tells while it walks through the layers: a line in the log, a table, and how far it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from prefect.logging import get_run_logger
+
+from ghost.saliency import LayerStatistics
+from ghost.selection import Selection
+from tasks import progress
+from tasks.layers import energy_dropped
+from tasks.run import Run
+from tasks.run_page import RunPage
+from tasks.tables import read_selection, read_statistics
+
+MB = 1_000_000
+
+
+class Story:
+    """Tells the run page, the log and the console about the layers of one run."""
+
+    def __init__(self, run: Run, page: RunPage) -> None:
+        self._run, self._page = run, page
+        self._move(0)
+
+    @contextmanager
+    def layer(self, layer: int) -> Iterator[None]:
+        """Around a layer's tasks; tells of it once they are done."""
+        started = time.perf_counter()
+        yield
+        seconds, memory = time.perf_counter() - started, memory_mb(self._run.backbone.device)
+        statistics = read_statistics(self._run.store, self._run.keys, layer)
+        selection = read_selection(self._run.store, self._run.keys, layer)
+        state = "cached" if layer in self._run.cached else "computed"
+        get_run_logger().info(log_line(layer, seconds, memory, state, statistics, selection))
+        told = f"{'cached, ' if state == 'cached' else ''}{_outcome(statistics, selection)}"
+        progress.current().layer(f"layer {layer:02d} {told}")
+        self._page.table(f"ghost-layer-{layer:02d}", table_rows(statistics, selection, seconds, memory), told)
+        self._move(layer + 1)
+
+    def _move(self, done: int) -> None:
+        layers = self._run.source.layers
+        self._page.progress("ghost-progress", 100 * done / layers, f"{layers} layers, run {self._run.keys.run_id}")
+
+
+def memory_mb(device: torch.device) -> float:
+    """Memory in use, in units of 10^6 bytes: the process's own on a CPU, the most ever allocated on a GPU."""
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return used / MB
+
+
+def log_line(
+    layer: int, seconds: float, memory: float, state: str, statistics: LayerStatistics, selection: Selection
+) -> str:
+    """A layer as one line of logfmt: keys and values without spaces, the same keys for every layer."""
+    dropped = energy_dropped(statistics, selection)
+    values = {
+        "layer": f"{layer:02d}",
+        "seconds": f"{seconds:.2f}",
+        "kept": int(selection.kept_gn.sum()),
+        "of": selection.kept_gn.numel(),
+        "energy_dropped": "none" if dropped is None else f"{dropped:.4f}",
+        "memory_mb": round(memory),
+        "state": state,
+    }
+    return " ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _outcome(statistics: LayerStatistics, selection: Selection) -> str:
+    """Short enough for a card on the run page."""
+    message = f"keeps {int(selection.kept_gn.sum())} of {selection.kept_gn.numel()}"
+    dropped = energy_dropped(statistics, selection)
+    return message if dropped is None else f"{message}, energy -{dropped:.2%}"
+
+
+def table_rows(
+    statistics: LayerStatistics, selection: Selection, seconds: float, memory: float
+) -> list[dict[str, Any]]:
+    """One row per group; seconds and memory are the whole layer's."""
+    return [
+        _group_row(group, statistics, selection) | {"seconds": round(seconds, 2), "MB": round(memory)}
+        for group in range(len(selection.kept_gn))
+    ]
+
+
+def _group_row(group: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Any]:
+    saliency_n, kept_n = selection.saliency_gn[group], selection.kept_gn[group]
+    energy_gn = statistics.energy_gn
+    dropped = None if energy_gn is None else energy_gn[group][~kept_n].sum() / energy_gn[group].sum()
+    return {
+        "group": group,
+        "kept": int(kept_n.sum()),
+        "dropped": int((~kept_n).sum()),
+        "energy dropped": "-" if dropped is None else f"{float(dropped):.3%}",
+        "least kept saliency": _extreme(saliency_n[kept_n], torch.min),
+        "most dropped saliency": _extreme(saliency_n[~kept_n], torch.max),
+    }
+
+
+def _extreme(saliency_n: torch.Tensor, of: Callable[[torch.Tensor], torch.Tensor]) -> str:
+    return f"{float(of(saliency_n)):.4g}" if len(saliency_n) else "-"

@@ -1,0 +1,74 @@
+"""A stub of the Hugging Face hub on loopback: the routes that list, describe and hand out models."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def hub_stub(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """Models by name (owner/name), each a local folder; one that is no folder is listed and then not found.
+
+    Yields the address and the paths that were asked for.
+    """
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            status, data = _answer(models, self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _answer(models: dict[str, Path], path: str) -> tuple[int, bytes]:
+    route = path.partition("?")[0].strip("/")
+    if route == "api/models":
+        return 200, json.dumps([{"id": name, "modelId": name} for name in models]).encode()
+    if route.startswith("api/models/"):
+        name = route.removeprefix("api/models/")
+        return (200, json.dumps(_info(name, models[name])).encode()) if _is_there(models, name) else (404, b"")
+    name, _, rest = route.partition("/resolve/")
+    file = models[name] / rest.partition("/")[2] if _is_there(models, name) else Path("none")
+    return (200, file.read_bytes()) if file.is_file() else (404, b"")
+
+
+def _is_there(models: dict[str, Path], name: str) -> bool:
+    return name in models and models[name].is_dir()
+
+
+def _info(name: str, folder: Path) -> dict[str, Any]:
+    files = [
+        {"rfilename": path.name, "size": path.stat().st_size, "blobId": hashlib.sha1(path.read_bytes()).hexdigest()}
+        for path in sorted(folder.iterdir())
+    ]
+    return {"id": name, "modelId": name, "sha": COMMIT, "siblings": files}

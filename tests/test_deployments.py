@@ -1,0 +1,165 @@
+"""The deployments of prefect.yaml end to end: a real server, pool and worker on loopback, and the command line."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.exceptions import PrefectHTTPStatusError
+
+from tests.chaos import Bench
+from tests.pipeline import (
+    ROOT,
+    client,
+    deploy,
+    flow_processes,
+    kill,
+    prefect,
+    run_and_wait,
+    served,
+    start_run,
+    task_states,
+    wait_for,
+    wait_for_crash,
+    worker,
+)
+
+NAME = "ghost/prune-eval"
+LAYERS = 3
+LINE = r"layer=\d\d seconds=[\d.]+ kept=\d+ of=32 energy_dropped=0\.\d{4} memory_mb=\d+ state=computed"
+
+
+@dataclass
+class Pipeline:
+    """A deployed pipeline with one worker, and what it prunes."""
+
+    api: str
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    def parameters(self, **changes: Any) -> dict[str, Any]:
+        texts = {name: str(self.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
+        sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8, "sparsity": 0.5}
+        return {"model": str(self.folder / "model")} | texts | sizes | changes
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    folder = tmp_path_factory.mktemp("pipeline")
+    with served(folder) as api:
+        Bench(folder, api, layers=LAYERS)
+        deploy(api, GHOST_STORE=str(folder / "store"), GHOST_DEVICE="cpu")
+        with worker(api, folder):
+            yield Pipeline(api, folder)
+
+
+def test_both_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeline) -> None:
+    with client(pipeline.api) as opened:
+        prune, nightly = (opened.read_deployment_by_name(name) for name in (NAME, "ghost-watch/nightly"))
+    assert [prune.work_pool_name, nightly.work_pool_name] == ["gpu", "gpu"]
+    limit, options = prune.global_concurrency_limit, prune.concurrency_options
+    assert limit and limit.limit == 1 and options and options.collision_strategy == "ENQUEUE"
+    assert prune.job_variables == {"env": {"GHOST_STORE": str(pipeline.store), "GHOST_DEVICE": "cpu"}}
+    [nightly_at_two] = nightly.schedules
+    assert (nightly_at_two.slug, nightly_at_two.active) == ("nightly", False), "no recipe was given to watch for"
+    assert "timezone='Etc/UTC'" in repr(nightly_at_two.schedule)
+    fields = (prune.parameter_openapi_schema or {})["properties"]
+    assert all(len(field["description"]) > 15 for field in fields.values())
+
+
+@pytest.fixture(scope="module")
+def watched(pipeline: Pipeline) -> str:
+    """What the command line printed about a first run."""
+    words = [word for name, value in pipeline.parameters().items() for word in ("-p", f"{name}={value}")]
+    return prefect(pipeline.api, "deployment", "run", NAME, *words, "--watch")
+
+
+def test_a_run_from_the_command_line_completes_and_leaves_its_artifacts(pipeline: Pipeline, watched: str) -> None:
+    assert "finished successfully in 'Completed'" in watched
+    assert len(list(pipeline.store.glob("runs/*/manifest.json"))) == 1
+    with client(pipeline.api) as opened:
+        [run] = opened.read_flow_runs()
+        kinds = {artifact.key: artifact.type for artifact in opened.read_artifacts()}
+        page = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        lines = [log.message for log in opened.read_logs(log_filter=page) if log.message.startswith("layer=")]
+    tables = {f"ghost-layer-{layer:02d}": "table" for layer in range(LAYERS)}
+    assert kinds == tables | {"ghost-progress": "progress", "ghost-summary": "markdown"}
+    assert [bool(re.fullmatch(LINE, line)) for line in sorted(lines)] == [True] * LAYERS, lines
+
+
+def test_two_runs_at_once_queue_and_take_every_layer_from_the_store(pipeline: Pipeline, watched: str) -> None:
+    started = [start_run(pipeline.api, NAME, pipeline.parameters()) for _ in range(2)]
+    first, second = sorted((wait_for(pipeline.api, run) for run in started), key=lambda run: str(run.start_time))
+    assert [run.state_name for run in (first, second)] == ["Completed", "Completed"]
+    assert first.end_time and second.start_time and first.end_time <= second.start_time
+    for run in (first, second):
+        states = task_states(pipeline.api, run)
+        assert len(states) == 3 * LAYERS + 3 and set(states.values()) == {"Cached"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"sparsity": 1.5}, "field 'sparsity'"), ({"sparsity": 0}, "field 'sparsity'"), ({"samples": 0}, "less than the"),
+     ({"method": "best"}, "'best' is not one of ['ghost'"), ({"policy": "fair"}, "'fair' is not one of ['balanced'"),
+     ({"device": "gpu"}, "field 'device'"), ({"seed": "x"}, "'x' is not of type 'integer'"),
+     ({"max_perplexity": -1}, "field 'max_perplexity'")],
+    ids=str,
+)  # fmt: skip
+def test_bad_parameters_are_refused_before_a_run_exists(
+    pipeline: Pipeline, changes: dict[str, Any], reason: str
+) -> None:
+    with client(pipeline.api) as opened:
+        before = len(opened.read_flow_runs())
+        with pytest.raises(PrefectHTTPStatusError) as refused:
+            start_run(pipeline.api, NAME, pipeline.parameters(**changes))
+        assert reason in refused.value.response.json()["detail"]
+        assert len(opened.read_flow_runs()) == before
+
+
+def test_a_misspelt_parameter_is_refused_on_the_command_line(pipeline: Pipeline) -> None:
+    said = prefect(pipeline.api, "deployment", "run", NAME, "-p", "sparsty=0.5", code=1)
+    assert "not found on the deployment: 'sparsty'" in " ".join(said.split())
+
+
+def test_the_server_takes_the_kubernetes_template_and_refuses_it_with_a_variable_unknown(pipeline: Pipeline) -> None:
+    template = json.loads((ROOT / "deploy/kubernetes/job-template.json").read_text())
+    with client(pipeline.api) as opened:
+        made = opened.create_work_pool(WorkPoolCreate(name="k8s", type="kubernetes", base_job_template=template))
+        assert made.base_job_template == template
+        del template["variables"]["properties"]["gpus"]
+        with pytest.raises(PrefectHTTPStatusError, match="gpus"):
+            opened.create_work_pool(WorkPoolCreate(name="bad", type="kubernetes", base_job_template=template))
+
+
+def test_a_missing_model_fails_the_run_with_one_line(pipeline: Pipeline) -> None:
+    run = run_and_wait(pipeline.api, NAME, pipeline.parameters(model=str(pipeline.folder / "nowhere")))
+    assert run.state and run.state.name == "Failed"
+    remedy = "give demo, a local folder"
+    assert re.fullmatch(f"model {pipeline.folder / 'nowhere'}: no such folder; {remedy}.*", str(run.state.message))
+
+
+def test_a_killed_run_is_retried_and_resumes(pipeline: Pipeline) -> None:
+    run = start_run(pipeline.api, NAME, pipeline.parameters(seed=1))
+    while not (done := [p for p in pipeline.store.glob("runs/*/layers/000/layer.json") if not finished(p)]):
+        time.sleep(0.02)
+    kill(flow_processes(run))
+    wait_for_crash(pipeline.api, run)
+    assert not finished(done[0]), "the run was killed too late"
+    prefect(pipeline.api, "flow-run", "retry", str(run.id))
+    assert wait_for(pipeline.api, run, "Completed", "Failed").state_name == "Completed"
+    assert finished(done[0])
+    assert task_states(pipeline.api, run)["layer 00: prune"] == "Cached"
+
+
+def finished(layer_json: Path) -> bool:
+    """Whether the run that this layer is of has its manifest."""
+    return (layer_json.parents[2] / "manifest.json").exists()

@@ -1,0 +1,132 @@
+"""`ghost gc`, on a local store and on a real S3 endpoint: what it lists, what it removes, and what it never touches."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import StoreError
+from artifacts.keys import RunKeys
+from artifacts.local import LocalStore
+from artifacts.manifest import read_layer, write_layer, write_manifest, write_run
+from artifacts.store import Store, open_store
+from tasks.gc import DAY_SECONDS, collect
+from tests.s3 import make_bucket, s3_endpoint, s3_environment
+
+pytest_plugins = ["tests.refusals"]
+
+OLD, FINISHED, FRESH = "a" * 16, "b" * 16, "c" * 16
+SECONDS = 2.5
+"""From which a run counts as idle here; S3 tells whole seconds."""
+DAYS = SECONDS / DAY_SECONDS
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_endpoint() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment(endpoint).items():
+            patch.setenv(name, value)
+        patch.setenv("GHOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        make_bucket(endpoint, "runs")
+        yield "s3://runs"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return open_store(tmp_path / "store")
+    return open_store(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}")
+
+
+def start_run(store: Store, run_id: str, layers: int = 2) -> RunKeys:
+    """A run of so many done layers, and one begun."""
+    keys = RunKeys(run_id)
+    write_run(store, keys, {"run_id": run_id, "model": f"model of {run_id[0]}"})
+    for layer in range(layers):
+        files = {"stats.parquet": store.put(keys.stats(layer), b"statistics " * 50)}
+        write_layer(store, keys, layer, "chain", files)
+    store.put(keys.stats(layers), b"begun")
+    return keys
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {key: store.get(key) for key in store.list("")}
+
+
+def test_objects_tells_sizes_and_times(store: Store) -> None:
+    before = time.time()
+    for key in ("b/2", "b/1", "a", "bb"):
+        store.put(key, key.encode() * 3)
+    found = store.objects("b/")
+    assert [(each.key, each.size) for each in found] == [("b/1", 9), ("b/2", 9)]
+    assert all(before - 2 < each.modified < time.time() + 2 for each in found)
+    assert [each.key for each in store.objects("")] == store.list("")
+
+
+def test_gc_lists_and_with_yes_removes_old_unfinished_runs_alone(
+    store: Store, execute: Callable[..., tuple[Any, str, str]]
+) -> None:
+    start_run(store, OLD)
+    write_manifest(store, start_run(store, FINISHED))
+    time.sleep(SECONDS + 1.1)
+    start_run(store, FRESH)
+    before, command = contents(store), ["gc", f"--store={store.url}", f"--days={DAYS}"]
+    code, out, err = execute([*command, "--json"])
+    assert code == 0, err
+    (listed,) = json.loads(out)["runs"]
+    size = sum(len(data) for key, data in before.items() if OLD in key)
+    assert listed == {"run_id": OLD, "model": "model of a", "days": 0.0, "size": size, "layers": 2}
+    assert contents(store) == before
+    code, out, err = execute([*command, "--yes"])
+    assert code == 0 and OLD in out and "1 removed" in out, err
+    assert contents(store) == {key: data for key, data in before.items() if OLD not in key}
+    assert execute(command)[1].startswith("no unfinished run has been idle")
+
+
+@pytest.mark.parametrize("deletions", range(7))
+def test_a_removal_that_is_interrupted_leaves_no_record_without_its_files(
+    deletions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, delete, left = LocalStore(tmp_path / "store"), LocalStore.delete, [deletions]
+    keys = start_run(store, OLD)
+
+    def killed_after_some(self: LocalStore, key: str) -> None:
+        if not left[0]:
+            raise StoreError("killed")
+        left[0] -= 1
+        delete(self, key)
+
+    monkeypatch.setattr(LocalStore, "delete", killed_after_some)
+    with suppress(StoreError):
+        collect(store.url, 0, remove=True)
+    stored = store.list("")
+    assert len(stored) == 6 - deletions and (keys.run in stored or not stored)
+    records = [key for key in stored if key.endswith("layer.json")]
+    assert all(read_layer(store, keys, int(key.split("/")[-2]), "chain") for key in records)
+
+
+def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path / "store")
+    keys = start_run(store, OLD)
+    objects, looks = LocalStore.objects, []
+
+    def finishing(self: LocalStore, prefix: str) -> Any:
+        looks.append(prefix)
+        if len(looks) == 3:
+            write_manifest(store, keys)
+        return objects(self, prefix)
+
+    monkeypatch.setattr(LocalStore, "objects", finishing)
+    assert collect(store.url, 0, remove=True) == []
+    assert len(looks) == 3 and store.exists(keys.manifest) and store.exists(keys.stats(0))
+
+
+def test_gc_makes_no_store_where_there_is_none(tmp_path: Path, command: Callable[..., str]) -> None:
+    line = command("gc", "--store", tmp_path / "nothing", "--yes")
+    assert f"there is no store at {tmp_path / 'nothing'}" in line
+    assert not (tmp_path / "nothing").exists()

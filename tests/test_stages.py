@@ -1,0 +1,123 @@
+"""Records of export and evaluation: trusted where everything is as recorded, and only there."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import StoreError
+from artifacts.keys import RunKeys
+from artifacts.stages import read_stage, stage_key, write_stage
+from artifacts.store import LocalStore
+from tasks.run import Run
+from tests.by_hand import small_settings, through_report
+from tests.chaos import contents
+
+KEYS = RunKeys("0123456789abcdef")
+FILES = {"checkpoint/config.json": b"{}\n", "checkpoint/model.safetensors": b"weights"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def write(store: LocalStore, chain: str = "c" * 64) -> dict[str, str]:
+    digests = {name: store.put(f"{KEYS.root}/{name}", data) for name, data in FILES.items()}
+    write_stage(store, KEYS, "export", chain, digests)
+    return digests
+
+
+def flip(store: Path, key: str, where: int | None = None) -> None:
+    """One bit of the object, in the middle by default."""
+    data = bytearray((store / key).read_bytes())
+    data[len(data) // 2 if where is None else where] ^= 1
+    (store / key).write_bytes(bytes(data))
+
+
+def test_a_record_reads_as_written_and_has_the_same_bytes_for_the_same_stage(store: LocalStore) -> None:
+    digests = write(store)
+    before = store.get(stage_key(KEYS, "export"))
+    record = read_stage(store, KEYS, "export", "c" * 64)
+    assert record is not None and (record.stage, record.chain, record.files) == ("export", "c" * 64, digests)
+    assert record.digest == store.sha256(f"{KEYS.root}/stages/export.json")
+    assert write_stage(store, KEYS, "export", "c" * 64, dict(reversed(digests.items()))) == record
+    assert store.get(stage_key(KEYS, "export")) == before
+
+
+def test_a_record_of_another_chain_stage_or_format_is_none(store: LocalStore) -> None:
+    write(store)
+    key = stage_key(KEYS, "export")
+    assert read_stage(store, KEYS, "export", "d" * 64) is None
+    store.put(stage_key(KEYS, "evaluation"), store.get(key))
+    assert read_stage(store, KEYS, "evaluation", "c" * 64) is None
+    store.put(key, store.get(key).replace(b'"format":1', b'"format":2'))
+    assert read_stage(store, KEYS, "export", "c" * 64) is None
+
+
+def test_any_flipped_bit_of_the_record_and_of_its_files_shows(store: LocalStore, tmp_path: Path) -> None:
+    write(store)
+    key = stage_key(KEYS, "export")
+    keys = [(key, position) for position in range(store.size(key))]
+    for damaged, position in [*keys, *((f"{KEYS.root}/{name}", None) for name in FILES)]:
+        flip(tmp_path / "store", damaged, position)
+        assert read_stage(store, KEYS, "export", "c" * 64) is None, (damaged, position)
+        flip(tmp_path / "store", damaged, position)
+    assert read_stage(store, KEYS, "export", "c" * 64) is not None
+
+
+def test_an_absent_record_or_file_is_none(store: LocalStore) -> None:
+    write(store)
+    store.delete(f"{KEYS.root}/checkpoint/config.json")
+    assert read_stage(store, KEYS, "export", "c" * 64) is None
+    assert read_stage(store, KEYS, "evaluation", "c" * 64) is None
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open no file: what the store finds is that it can't read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_store_that_fails_says_nothing_about_the_record(store: LocalStore) -> None:
+    write(store)
+    with no_more_files(), pytest.raises(StoreError, match="cannot read"):
+        read_stage(store, KEYS, "export", "c" * 64)
+    assert read_stage(store, KEYS, "export", "c" * 64) is not None
+
+
+def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    run, first = through_report(settings)
+    assert first == dict.fromkeys(first, "Completed")
+    assert_records_follow_the_layers(run)
+    expected = contents(tmp_path / "store")
+    export, evaluation = {"export_checkpoint"}, {"evaluate"}
+    redone = {
+        "stages/export.json": export, "stages/evaluation.json": evaluation, "checkpoint/model.safetensors": export,
+        "checkpoint/config.json": export, "checkpoint/tokenizer.json": export, "evaluation/results.json": evaluation,
+        "checkpoint/README.md": set(), "checkpoint/ghost.json": set(), "report/index.html": set(),
+    }  # fmt: skip
+    for name, tasks in redone.items():
+        flip(tmp_path / "store", f"{run.keys.root}/{name}")
+        _, states = through_report(settings)
+        assert states == {task: "Completed" if task in tasks | {"report"} else "Cached" for task in states}, name
+        assert contents(tmp_path / "store") == expected, name
+
+
+def assert_records_follow_the_layers(run: Run) -> None:
+    """Export from the last layer, evaluation from the export; and nothing is listed that a later task changes."""
+    export, evaluation = (json.loads(run.store.get(stage_key(run.keys, name))) for name in ("export", "evaluation"))
+    assert export["chain"] == run.store.sha256(run.keys.layer(1))
+    assert evaluation["chain"] == run.store.sha256(stage_key(run.keys, "export"))
+    stored = {key.removeprefix(f"{run.keys.root}/") for key in run.store.list(f"{run.keys.checkpoint}/")}
+    assert set(export["files"]) == stored - {"checkpoint/README.md", "checkpoint/ghost.json"}
+    assert set(evaluation["files"]) == {"evaluation/results.json"}
