@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the store, the records and the tables together; raised when a reader of the old one would misread the new."""
 
 NAME_KEY = b"ghost.schema"
@@ -22,7 +22,7 @@ _CHANNEL = (
     _field("group", pa.int32(), "group of B and C within the mixer, from 0"),
     _field("channel", pa.int32(), "state channel n within the group, from 0, in the source checkpoint"),
 )
-_UNCALIBRATED = "null where the method runs no calibration"
+_UNMEASURED = "null where the method does not measure it"
 
 STATS = _schema(
     "stats",
@@ -30,14 +30,38 @@ STATS = _schema(
     _field(
         "controllability",
         pa.float64(),
-        f"mean over tokens of the sum over heads and headdim of |H_t[n]|^2; {_UNCALIBRATED}",
+        f"mean over tokens of the sum over heads and headdim of |H_t[n]|^2; {_UNMEASURED}",
         nullable=True,
     ),
-    _field("observability", pa.float64(), f"mean over tokens of C_t[n]^2; {_UNCALIBRATED}", nullable=True),
+    _field("observability", pa.float64(), f"mean over tokens of C_t[n]^2; {_UNMEASURED}", nullable=True),
     _field(
         "energy",
         pa.float64(),
-        f"mean over tokens of C_t[n]^2 |H_t[n]|^2, the squared saliency; {_UNCALIBRATED}",
+        f"mean over tokens of C_t[n]^2 |H_t[n]|^2, the squared saliency; {_UNMEASURED}",
+        nullable=True,
+    ),
+    _field(
+        "gradient",
+        pa.float64(),
+        f"mean over predicted tokens of the loss's derivative by the channel's gate; {_UNMEASURED}",
+        nullable=True,
+    ),
+    _field(
+        "fisher",
+        pa.float64(),
+        f"sum over samples of that derivative squared, by predicted tokens; {_UNMEASURED}",
+        nullable=True,
+    ),
+    _field(
+        "rank",
+        pa.float64(),
+        f"mean over time of the channel's rank by the second-order saliency of A_log, 0 to 1; {_UNMEASURED}",
+        nullable=True,
+    ),
+    _field(
+        "coupling",
+        pa.list_(pa.float64()),
+        f"mean over tokens of <C_t[n] H_t[n], C_t[m] H_t[m]> for every channel m of the group; {_UNMEASURED}",
         nullable=True,
     ),
     _field("norm_b", pa.float64(), "L2 norm of the channel's B row of in_proj"),

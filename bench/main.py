@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, energies, memory, quality, s3, walk
+from bench import cuda, energies, memory, quality, recovery, s3, walk
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "walk": walk.run,
     "memory": memory.run,
     "quality": quality.run,
+    "recovery": recovery.run,
     "s3": s3.run,
     "cuda": cuda.run,
 }

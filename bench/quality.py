@@ -15,6 +15,7 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.config import RunSettings, resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
+from ghost.selection import Selection
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
 
@@ -45,10 +46,15 @@ def run(device: str) -> dict[str, Any]:
 def _pruned_nll(
     backbone: Backbone, tokens_bl: torch.Tensor, text: torch.Tensor, method: str, kept: int, seed: int
 ) -> float:
-    source = backbone.checkpoint
-    sparsity = 1 - kept / source.mixer_layout.d_state
+    sparsity = 1 - kept / backbone.checkpoint.mixer_layout.d_state
     settings = RunSettings(method=method, sparsity=sparsity, round_to=8, seed=seed)
     selections = [result.selection for result in walk(backbone, tokens_bl, settings)]
+    return nll_of_pruned(backbone, selections, kept, text, settings.window)
+
+
+def nll_of_pruned(backbone: Backbone, selections: list[Selection], kept: int, text: torch.Tensor, window: int) -> float:
+    """Mean negative log-likelihood of the model cut to these channels, exported and opened again."""
+    source = backbone.checkpoint
     with tempfile.TemporaryDirectory() as folder:
         export(
             source,
@@ -58,4 +64,4 @@ def _pruned_nll(
             {},
         )
         pruned = Backbone(open_checkpoint(folder), backbone.device, backbone.dtype)
-        return perplexity(pruned, text, settings.window).nll
+        return perplexity(pruned, text, window).nll

@@ -13,7 +13,7 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import operations
+from flows import assess, operations
 from flows.arguments import AsJson, EndpointUrl, StoreUrl
 from flows.guard import start_guard
 from flows.options import command_options
@@ -115,7 +115,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
-    dropped channels zeroed after the convolution."""
+    dropped channels zeroed after the convolution; after recovery, those of ghost's own path on the stored weights."""
     from tasks.inspect import verify_checkpoint
 
     result = verify_checkpoint(checkpoint, against, text, tokens)
@@ -124,10 +124,11 @@ def verify(
     else:
         print(
             f"verified: logits of {result['tokens']} tokens agree within {result['difference']:.1e} of their scale "
-            f"(limit {result['limit']:.0e})"
+            f"(limit {result['limit']:.0e}) with {result['against']}"
         )
 
 
+app.command("eval")(assess.evaluate)
 app.command()(operations.doctor)
 app.command()(operations.gc)
 

@@ -5,7 +5,7 @@ evaluation and verification all compute through here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -53,10 +53,12 @@ class Backbone:
     def place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype)
 
-    def layer(self, i: int) -> Layer:
+    def layer(self, i: int, mixer: Weights | None = None) -> Layer:
+        """Block i, with `mixer` (a pruned one, as stored) in place of the checkpoint's own where given."""
         norm_m = self.place(self.checkpoint.tensor(norm_name(i)))
-        mixer = {name: self.place(tensor) for name, tensor in self.checkpoint.mixer(i).items()}
-        return Layer(norm_m, mixer, self.checkpoint.mixer_layout)
+        found = self.checkpoint.mixer(i) if mixer is None else mixer
+        placed = {name: self.place(tensor) for name, tensor in found.items()}
+        return Layer(norm_m, placed, _layout_of(placed, self.checkpoint.mixer_layout))
 
     def embed(self, tokens_bl: Tensor) -> Tensor:
         """Token ids (b, l) to the residual stream (b, l, d_model)."""
@@ -92,6 +94,12 @@ class Backbone:
         norm_m, head_vm = head
         normed_blm = rms_norm(hidden_blm, norm_m, self.norm_eps).to(self.dtype)
         return F.linear(normed_blm, head_vm).float()
+
+
+def _layout_of(mixer: Weights, like: MixerLayout) -> MixerLayout:
+    """The layout of a mixer that may have a smaller state than `like`."""
+    bc = (mixer["conv1d.weight"].shape[0] - like.d_inner) // 2
+    return replace(like, d_state=bc // like.n_groups)
 
 
 def check_vocabulary(checkpoint: Checkpoint, tokens: Tensor) -> None:

@@ -5,7 +5,7 @@ import re
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ghost.errors import SettingsError
 
@@ -23,7 +23,8 @@ class RunSettings(BaseModel):
     sparsity: float = 0.5
     """Share of the state channels to drop, between 0 and 1."""
     method: str = "ghost"
-    """Saliency that ranks the channels: ghost, ghost-mean, magnitude or random."""
+    """Saliency that ranks the channels: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
+    random; docs/methods.md says what each one is."""
     calibration: str = "stdlib"
     """Calibration text: `stdlib`, a .txt, .jsonl or .parquet path (`path:column`), or
     `hf:dataset:config:split:column`."""
@@ -43,6 +44,9 @@ class RunSettings(BaseModel):
     """Zero the dropped channels instead of cutting them out: same size, for comparisons."""
     sequential: bool = True
     """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
+    recovery: Literal["none", "lstsq", "local"] = "none"
+    """Correct each pruned layer towards the dense one's output: `lstsq` fits out_proj by ridge regression (no
+    gradients), `local` takes some Adam steps on the layer's own tensors after that."""
     device: str = "auto"
     """Device to compute on: cpu, cuda or cuda:N; auto takes $GHOST_DEVICE, else the first GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -77,6 +81,13 @@ class RunSettings(BaseModel):
         if not 0 < sparsity < 1:
             raise ValueError(f"{sparsity} is outside (0, 1); give the share of channels to drop, such as 0.5")
         return sparsity
+
+    @field_validator("recovery")
+    @classmethod
+    def _windows_to_hold_back(cls, recovery: str, info: ValidationInfo) -> str:
+        if recovery != "none" and info.data.get("samples") == 1:
+            raise ValueError(f"{recovery} holds calibration windows back and samples is 1; give --samples 2 or more")
+        return recovery
 
     @field_validator("device")
     @classmethod

@@ -167,6 +167,19 @@ def _chunk_energies(c: _Chunk, H_bgrnp: Tensor) -> tuple[Tensor, Tensor]:
     return energy_bgn, controllability_bgn
 
 
+def states(
+    x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, *, every: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """C_t (b, g, n) and H_t (b, g, r, n, p) after every `every` steps and after the last; none in between are formed.
+
+    For statistics that have no closed form over a chunk; one state of the batch is in memory at a time.
+    """
+    H_bgrnp = _entry_state(x_blhp, B_blgn, None)
+    for c in _chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, every):
+        H_bgrnp = c.next_state(H_bgrnp)
+        yield c.C_bgqn[:, :, -1], H_bgrnp
+
+
 def recurrence(
     x_blhp: Tensor,
     dt_blh: Tensor,

@@ -10,13 +10,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import DamagedArtifact, MissingArtifact
 from artifacts.manifest import merge_timings, read_layer, write_layer
 from artifacts.schemas import SELECTION, STATS
 from artifacts.tables import decode, encode, metadata
+from ghost.mixer import Weights
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 from ghost.surgery import slice_mixer, zero_mixer
@@ -27,10 +28,10 @@ CHAIN = "chain"
 OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
-def reference(key: str, sha256: str, *, cached: bool = False) -> State[Any]:
-    """A task's result: where the artifact lies, never the artifact."""
+def reference(key: str, sha256: str, *, cached: bool = False, note: str | None = None) -> State[Any]:
+    """A task's result: where the artifact lies, never the artifact. A note shows in the state's message."""
     name = "Cached" if cached else "Completed"
-    return Completed(name=name, message=key, data={"key": key, "sha256": sha256})
+    return Completed(name=name, message=f"{key}: {note}" if note else key, data={"key": key, "sha256": sha256})
 
 
 @contextmanager
@@ -59,9 +60,15 @@ def _adopt(run: Run, layer: int) -> bool:
     record = read_layer(run.store, run.keys, layer, run.chain(layer))
     if record is None:
         return False
-    run.walk.restore(layer, read_selection(run.store, run.keys, layer))
+    _restore(run, layer, read_selection(run.store, run.keys, layer))
     run.done(layer, record, cached=True)
     return True
+
+
+def _restore(run: Run, layer: int, selection: Selection) -> None:
+    """What recovery changed can't be made again from the source: the walk goes on through the bytes in the store."""
+    recovers = run.settings.recovery != "none"
+    run.walk.restore(layer, selection, (lambda: load(run.store.get(run.keys.weights(layer)))) if recovers else None)
 
 
 def _stored_statistics(run: Run, layer: int) -> bytes | None:
@@ -105,10 +112,21 @@ def prune_layer(run: Run, layer: int) -> State[Any]:
     selection = read_selection(run.store, run.keys, layer)
     layout, mixer = run.source.mixer_layout, run.source.mixer(layer)
     pruned = zero_mixer(layout, mixer, selection) if run.settings.soft else slice_mixer(layout, mixer, selection)[1]
-    digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}))
+    pruned, note = _recover(run, layer, pruned)
+    described = {"recovery": note} if note else None
+    digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}, described))
     names = ("stats", "selection")
     files = {f"{name}.parquet": run.store.sha256(getattr(run.keys, name)(layer)) for name in names}
     record = write_layer(run.store, run.keys, layer, run.chain(layer), files | {"weights.safetensors": digest})
-    run.walk.restore(layer, selection)
+    _restore(run, layer, selection)
     run.done(layer, record, cached=False)
-    return reference(key, digest)
+    return reference(key, digest, note=note)
+
+
+def _recover(run: Run, layer: int, pruned: Weights) -> tuple[Weights, str | None]:
+    """The pruned tensors after recovery, and what it came to, for the file's metadata and the task's state."""
+    if run.settings.recovery == "none":
+        return pruned, None
+    with timed(run, f"layer {layer:03d} recover"):
+        recovered = run.walk.recover(layer, pruned)
+    return recovered.mixer, f"recovery {recovered.summary()}"

@@ -28,7 +28,7 @@ from tasks.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
 
-METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "seed", "window")
+METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed", "window")
 
 
 class Run:

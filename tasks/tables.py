@@ -14,16 +14,17 @@ from artifacts.tables import decode
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 
-ENERGIES = ("controllability", "observability", "energy")
+MEASURED = ("controllability", "observability", "energy", "gradient", "fisher", "rank")
 
 
 def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any]:
-    """Columns of stats.parquet, one row per channel; energies are null where the method runs no calibration."""
+    """Columns of stats.parquet, one row per channel; null where the method does not measure them."""
     rows = statistics.norm_b_gn.numel()
-    energies = {name: getattr(statistics, f"{name}_gn") for name in ENERGIES}
+    measured = {name: getattr(statistics, f"{name}_gn") for name in MEASURED}
     return (
         _positions(layer, statistics.norm_b_gn)
-        | {name: pa.nulls(rows, pa.float64()) if t is None else t.flatten().numpy() for name, t in energies.items()}
+        | {name: pa.nulls(rows, pa.float64()) if t is None else t.flatten().numpy() for name, t in measured.items()}
+        | {"coupling": _lists(statistics.coupling_gnn, rows)}
         | {"norm_b": statistics.norm_b_gn.flatten().numpy(), "norm_c": statistics.norm_c_gn.flatten().numpy()}
         | {"tokens": [statistics.tokens] * rows}
     )
@@ -32,8 +33,24 @@ def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any
 def statistics_from(table: pa.Table) -> LayerStatistics:
     """What `statistics_columns` was given."""
     norms = LayerStatistics(_grid(table, "norm_b"), _grid(table, "norm_c"))
-    energies = {f"{name}_gn": None if table[name].null_count else _grid(table, name) for name in ENERGIES}
-    return replace(norms, **energies, tokens=table["tokens"][0].as_py())
+    measured = {f"{name}_gn": None if table[name].null_count else _grid(table, name) for name in MEASURED}
+    return replace(norms, **measured, coupling_gnn=_matrices(table, "coupling"), tokens=table["tokens"][0].as_py())
+
+
+def _lists(matrices_gnn: Tensor | None, rows: int) -> pa.Array:
+    """One row of a matrix per channel."""
+    if matrices_gnn is None:
+        return pa.nulls(rows, pa.list_(pa.float64()))
+    offsets = range(0, matrices_gnn.numel() + 1, matrices_gnn.shape[-1])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), matrices_gnn.flatten().numpy())
+
+
+def _matrices(table: pa.Table, column: str) -> Tensor | None:
+    if table[column].null_count:
+        return None
+    groups = table["group"][-1].as_py() + 1
+    values = table[column].combine_chunks().flatten().to_numpy()
+    return torch.from_numpy(values.copy()).reshape(groups, table.num_rows // groups, -1)
 
 
 def selection_columns(layer: int, selection: Selection) -> dict[str, Any]:

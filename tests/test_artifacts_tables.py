@@ -18,12 +18,14 @@ from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
 from artifacts.store import open_store
 
 NAMES = {"stats": STATS, "selection": SELECTION, "tokens": TOKENS}
-CALIBRATED = {"controllability", "observability", "energy"}
+MEASURED = {"controllability", "observability", "energy", "gradient", "fisher", "rank"}
+NULLABLE = MEASURED | {"coupling"}
 
 
 def stats(channels: int = 300) -> dict[str, Any]:
     random = np.random.default_rng(0)
-    numbers = {name: random.random(channels) for name in (*CALIBRATED, "norm_b", "norm_c")}
+    numbers: dict[str, Any] = {name: random.random(channels) for name in (*sorted(MEASURED), "norm_b", "norm_c")}
+    numbers["coupling"] = list(random.random((channels, 3)))
     index = np.arange(channels)
     return {"layer": index * 0 + 3, "group": index // 150, "channel": index % 150, **numbers, "tokens": [99] * channels}
 
@@ -72,9 +74,9 @@ def test_the_file_says_what_it_is(name: str) -> None:
 
 
 def test_statistics_that_were_not_collected_are_null_and_nothing_else_may_be() -> None:
-    without = stats() | dict.fromkeys(CALIBRATED, [None] * 300)
+    without = stats() | dict.fromkeys(NULLABLE, [None] * 300)
     assert tables.decode(tables.encode(without, STATS), STATS)["energy"].null_count == 300
-    assert {field.name for field in STATS if field.nullable} == CALIBRATED
+    assert {field.name for field in STATS if field.nullable} == NULLABLE
     with pytest.raises(ValueError, match="'norm_b' with null"):
         tables.encode(stats() | {"norm_b": [None] * 300}, STATS)
 
@@ -118,7 +120,7 @@ def test_what_is_no_such_table_is_damage() -> None:
 def test_another_version_is_refused_with_both_versions_and_the_remedy() -> None:
     entries = {**STATS.metadata, b"ghost.version": b"7"}
     newer = tables.encode({"layer": [1]}, _with_columns(STATS, "layer").with_metadata(entries))
-    with pytest.raises(StoreError, match=r"stats table has format version 7, .* knows 1; read it with"):
+    with pytest.raises(StoreError, match=r"stats table has format version 7, .* knows 2; read it with"):
         tables.decode(newer, STATS)
 
 

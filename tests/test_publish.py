@@ -117,9 +117,9 @@ def test_a_published_checkpoint_has_its_files_and_a_manifest(source: Path, targe
     assert publish(source, target, RECORD, first="ghost.json") == target
     found = contents(target)
     listed = {name: {"size": len(data), "sha256": sha256_bytes(data)} for name, data in FILES.items()}
-    assert found.pop(MANIFEST) == record_bytes({"format": 1, **RECORD, "files": listed})
+    assert found.pop(MANIFEST) == record_bytes({"format": 2, **RECORD, "files": listed})
     assert found == FILES
-    assert published(target) == {"format": 1, **RECORD, "files": listed}
+    assert published(target) == {"format": 2, **RECORD, "files": listed}
 
 
 def test_publishing_again_writes_nothing(source: Path, target: str, endpoint: str) -> None:

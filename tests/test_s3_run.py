@@ -81,7 +81,7 @@ def test_a_run_with_everything_on_s3_gives_the_bytes_of_a_local_one(local_run, r
 def test_the_manifest_says_what_was_published(remote_run: dict[str, Any]) -> None:
     manifest = published("s3://ghost/out") or {}
     named = {name: manifest[name] for name in ("format", "run_id", "model", "recipe")}
-    assert named == {"format": 1, "run_id": remote_run["run_id"], "model": "model", "recipe": None}
+    assert named == {"format": 2, "run_id": remote_run["run_id"], "model": "model", "recipe": None}
     folder = open_folder("s3://ghost/out")
     files = {entry.name: folder.read(entry.name) for entry in folder.entries() if entry.name != MANIFEST}
     assert manifest["files"] == {name: {"size": len(d), "sha256": sha256_bytes(d)} for name, d in files.items()}

@@ -55,6 +55,11 @@ def test_the_registry_names_the_methods_and_which_of_them_calibrate():
     assert {name: method.calibrates for name, method in METHODS.items()} == {
         "ghost": True,
         "ghost-mean": True,
+        "ghost-joint": True,
+        "rrqr": True,
+        "sparsessm": True,
+        "taylor": True,
+        "taylor2": True,
         "magnitude": False,
         "random": False,
     }
@@ -62,7 +67,7 @@ def test_the_registry_names_the_methods_and_which_of_them_calibrate():
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(SettingsError, match=r"^method 'wanda' is unknown; choose one of ghost, ghost-mean, ma"):
+    with pytest.raises(SettingsError, match=r"^method 'wanda' is unknown; choose one of ghost, ghost-mean, ghost-j"):
         find_method("wanda")
 
 

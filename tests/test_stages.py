@@ -10,6 +10,7 @@ import pytest
 
 from artifacts.errors import StoreError
 from artifacts.keys import RunKeys
+from artifacts.schemas import FORMAT_VERSION
 from artifacts.stages import read_stage, stage_key, write_stage
 from artifacts.store import LocalStore
 from tasks.run import Run
@@ -54,7 +55,7 @@ def test_a_record_of_another_chain_stage_or_format_is_none(store: LocalStore) ->
     assert read_stage(store, KEYS, "export", "d" * 64) is None
     store.put(stage_key(KEYS, "evaluation"), store.get(key))
     assert read_stage(store, KEYS, "evaluation", "c" * 64) is None
-    store.put(key, store.get(key).replace(b'"format":1', b'"format":2'))
+    store.put(key, store.get(key).replace(b'"format":%d' % FORMAT_VERSION, b'"format":%d' % (FORMAT_VERSION + 1)))
     assert read_stage(store, KEYS, "export", "c" * 64) is None
 
 

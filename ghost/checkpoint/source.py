@@ -135,7 +135,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     if is_native(raw):
         raw = json.loads(config.to_json_string())
     checkpoint = Checkpoint(folder, raw, config, mixer_layout(config), find_tensors(folder))
-    _check_shapes(checkpoint)
+    check_complete(checkpoint)
     return checkpoint
 
 
@@ -183,7 +183,8 @@ def _config_object(raw: dict[str, Any], folder: Path) -> Any:
         raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
 
 
-def _check_shapes(checkpoint: Checkpoint) -> None:
+def check_complete(checkpoint: Checkpoint) -> None:
+    """CheckpointError unless the tensors are those of the config, each of its shape, and no others."""
     layout, where = checkpoint.mixer_layout, checkpoint.folder
     if checkpoint.layers < 1:
         raise CheckpointError(f"{where}: num_hidden_layers is {checkpoint.layers}; mend config.json, 1 is the least")

@@ -1,4 +1,8 @@
-"""The proof of a pruned checkpoint: stock transformers on one side, the original with masked channels on the other."""
+"""The proof of a pruned checkpoint: stock transformers on one side, the original with masked channels on the other.
+
+Recovery changes weights on purpose, so that a recovered checkpoint computes what no masked original does. Of such a one
+it is proved that stock transformers computes what ghost's own path computes with the same stored weights.
+"""
 
 import json
 from pathlib import Path
@@ -14,6 +18,8 @@ from ghost.export import PROVENANCE
 from ghost.mixer import MixerLayout
 from ghost.selection import Masked, Selection
 
+WITHOUT = "without the dropped channels"
+STORED = "the stored, recovered weights in ghost's own path"
 LIMIT = 1e-4
 """Largest difference of any logit, relative to the largest logit, between two fp32 implementations."""
 
@@ -23,24 +29,29 @@ def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
     """Largest logit difference over a window of tokens (length,), relative to the largest logit.
 
     The pruned checkpoint runs in stock transformers, with no code of ghost's; the original runs in ghost's own path
-    with the channels that ghost.json does not list zeroed after the convolution. VerificationError where they differ.
+    with the channels that ghost.json does not list zeroed after the convolution, and where ghost.json says that it was
+    recovered the checkpoint itself does; `against` says which. VerificationError where they differ.
     """
-    selections = _kept_channels(folder, source)
-    pruned_lv = _stock_logits(open_checkpoint(folder).folder, tokens)
-    masked_lv = _masked_logits(source, selections, tokens)
-    difference = float((pruned_lv - masked_lv).abs().max() / masked_lv.abs().max())
+    selections, recovered = _record(folder, source)
+    pruned = open_checkpoint(folder)
+    expected_lv = _logits(pruned, None, tokens) if recovered else _logits(source, selections, tokens)
+    difference = float((_stock_logits(pruned.folder, tokens) - expected_lv).abs().max() / expected_lv.abs().max())
     if not difference <= LIMIT:
+        wanted = "its own weights give in ghost's own path" if recovered else f"{source.folder} computes {WITHOUT}"
         raise VerificationError(
-            f"{folder} does not compute what {source.folder} computes without the dropped channels: logits differ by "
-            f"{difference:.1e} of their scale (limit {LIMIT:.0e}); prune it again, or give the model it was made from"
+            f"{folder} does not compute what {wanted}: logits differ by {difference:.1e} of their scale "
+            f"(limit {LIMIT:.0e}); prune it again, or give the model it was made from"
         )
-    return {"difference": difference, "limit": LIMIT, "tokens": len(tokens), "layers": source.layers}
+    found = {"difference": difference, "limit": LIMIT, "tokens": len(tokens), "layers": source.layers}
+    return found | {"against": STORED if recovered else f"the original {WITHOUT}"}
 
 
-def _kept_channels(folder: Path, source: Checkpoint) -> list[Selection]:
+def _record(folder: Path, source: Checkpoint) -> tuple[list[Selection], bool]:
+    """Kept channels by layer, and whether recovery changed other weights, as ghost.json has it."""
     try:
         record = json.loads((folder / PROVENANCE).read_text())
-        if record["ghost"]["determinants"]["checkpoint"] != source.digest:
+        determinants = record["ghost"]["determinants"]
+        if determinants["checkpoint"] != source.digest:
             raise VerificationError(f"{folder} was not made from {source.folder}; give that model with --against")
         selections = [_selection(groups, source.mixer_layout) for groups in record["kept_channels"]]
         _check_count("layers", len(selections), source.layers)
@@ -48,7 +59,7 @@ def _kept_channels(folder: Path, source: Checkpoint) -> list[Selection]:
         raise VerificationError(
             f"{folder / PROVENANCE} is missing or damaged ({error}); give a checkpoint that ghost made"
         ) from None
-    return selections
+    return selections, determinants.get("recovery", "none") != "none"
 
 
 def _selection(groups: list[list[int]], layout: MixerLayout) -> Selection:
@@ -71,10 +82,11 @@ def _stock_logits(folder: Path, tokens: Tensor) -> Tensor:
     return model(tokens.unsqueeze(0), use_cache=False).logits[0]
 
 
-def _masked_logits(source: Checkpoint, selections: list[Selection], tokens: Tensor) -> Tensor:
-    backbone = Backbone(source, torch.device("cpu"), torch.float32)
+def _logits(checkpoint: Checkpoint, selections: list[Selection] | None, tokens: Tensor) -> Tensor:
+    """Logits of ghost's own path; with `selections` the other channels are zeroed after the convolution."""
+    backbone = Backbone(checkpoint, torch.device("cpu"), torch.float32)
     hidden_blm = backbone.embed(tokens.unsqueeze(0))
-    for i, selection in enumerate(selections):
-        layer = backbone.layer(i)
-        hidden_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm), Masked(selection))
+    for i in range(backbone.layers):
+        layer, channels = backbone.layer(i), None if selections is None else Masked(selections[i])
+        hidden_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm), channels)
     return backbone.logits(backbone.head(), hidden_blm)[0]

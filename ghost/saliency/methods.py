@@ -1,61 +1,55 @@
-"""The methods that rank state channels.
+"""The registry of methods that rank state channels; docs/methods.md says what each one is and needs."""
 
-ghost        sqrt(mean C_t^2 |H_t|^2): controllability times observability per step, then averaged; exactly the root
-             mean squared change of y from zeroing the channel (GHOST, arXiv:2602.11408).
-ghost-mean   sqrt(mean |H_t|^2 * mean C_t^2): each factor averaged first, which loses their correlation; GHOST's older
-             form.
-magnitude    norm of the B row of in_proj times norm of the C row; looks at weights only.
-random       uniform, seeded per layer; what pruning costs when nothing is known.
-"""
-
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ghost.errors import SettingsError
+from ghost.mixer import MixerInputs
+from ghost.saliency.coupling import ghost_joint, measure_coupling, rrqr
+from ghost.saliency.energy import ghost, ghost_mean, measure_energies
+from ghost.saliency.gradients import taylor, taylor2
+from ghost.saliency.ranks import measure_ranks, sparsessm
 from ghost.saliency.statistics import LayerStatistics
+from ghost.saliency.weights import magnitude, random
+
+Measure = Callable[[LayerStatistics, Sequence[MixerInputs], str], LayerStatistics]
+Needs = Literal["weights", "layer", "gradients"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to rank. `score` maps a layer's statistics, its number and the seed to a saliency (g, n), float64."""
+    """One way to rank. `score` maps a layer's statistics, its number and the seed to a saliency (g, n), float64.
+
+    `needs` says where its statistics come from: the `weights` alone; the `layer`'s inputs, through `measure` (weight
+    norms, inputs by batch and where they are from, for errors); or `gradients` of the whole dense model, one-shot.
+    """
 
     name: str
-    calibrates: bool
+    needs: Needs
     score: Callable[[LayerStatistics, int, int], Tensor]
+    measure: Measure = measure_energies
 
-
-def _ghost(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
-    assert statistics.energy_gn is not None
-    return statistics.energy_gn.clamp(min=0).sqrt()
-
-
-def _ghost_mean(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
-    assert statistics.controllability_gn is not None and statistics.observability_gn is not None
-    return (statistics.controllability_gn.clamp(min=0) * statistics.observability_gn).sqrt()
-
-
-def _magnitude(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
-    return statistics.norm_b_gn * statistics.norm_c_gn
-
-
-def _random(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
-    # Torch's generator takes 32 bits of a seed, too few to hold both numbers side by side.
-    digest = hashlib.sha256(f"{seed} {layer}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4]))
-    return torch.rand(statistics.norm_b_gn.shape, generator=generator, dtype=torch.float64)
+    @property
+    def calibrates(self) -> bool:
+        """It reads calibration text."""
+        return self.needs != "weights"
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("ghost", True, _ghost),
-        Method("ghost-mean", True, _ghost_mean),
-        Method("magnitude", False, _magnitude),
-        Method("random", False, _random),
+        Method("ghost", "layer", ghost),
+        Method("ghost-mean", "layer", ghost_mean),
+        Method("ghost-joint", "layer", ghost_joint, measure_coupling),
+        Method("rrqr", "layer", rrqr, measure_coupling),
+        Method("sparsessm", "layer", sparsessm, measure_ranks),
+        Method("taylor", "gradients", taylor),
+        Method("taylor2", "gradients", taylor2),
+        Method("magnitude", "weights", magnitude),
+        Method("random", "weights", random),
     )
 }
 

@@ -1,6 +1,6 @@
-"""What is known of a layer's state channels: weight norms always, energies after a calibration pass."""
+"""What is known of a layer's state channels: weight norms always, the rest as the method needs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -11,24 +11,33 @@ from ghost.ssd import STATISTICS, Energies
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
-    """Per group and channel, float64 (g, n). Energies are means over all (sample, step); None without calibration."""
+    """Per group and channel, float64 (g, n). Means are over all (sample, step); None where nothing measured them."""
 
     norm_b_gn: Tensor
     norm_c_gn: Tensor
     energy_gn: Tensor | None = None
     controllability_gn: Tensor | None = None
     observability_gn: Tensor | None = None
+    gradient_gn: Tensor | None = None
+    fisher_gn: Tensor | None = None
+    rank_gn: Tensor | None = None
+    coupling_gnn: Tensor | None = None
     tokens: int = 0
 
     def with_energies(self, sums: Energies, where: str) -> "LayerStatistics":
         """The same with the energies' means. CheckpointError where activations overflowed."""
-        means = [sums.energy_gn, sums.controllability_gn, sums.observability_gn]
-        if not all(bool(m.isfinite().all()) for m in means):
-            raise CheckpointError(
-                f"{where}: the state's energies are not finite; try --dtype float32, or check the weights"
-            )
-        energy, controllability, observability = (m.cpu() / sums.tokens for m in means)
-        return LayerStatistics(self.norm_b_gn, self.norm_c_gn, energy, controllability, observability, sums.tokens)
+        means = {
+            name: finite(getattr(sums, name).cpu() / sums.tokens, "the state's energies", where)
+            for name in ("energy_gn", "controllability_gn", "observability_gn")
+        }
+        return replace(self, **means, tokens=sums.tokens)
+
+
+def finite(statistic: Tensor, what: str, where: str) -> Tensor:
+    """The tensor as it is; CheckpointError where it overflowed."""
+    if not bool(statistic.isfinite().all()):
+        raise CheckpointError(f"{where}: {what} are not finite; try --dtype float32, or check the weights")
+    return statistic
 
 
 def row_norms(layout: MixerLayout, weights: Weights) -> LayerStatistics:

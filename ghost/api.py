@@ -1,0 +1,126 @@
+"""ghost as a library. `import ghost` gives the names in `ghost.__all__`, and loads this when one is first asked for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+from torch import Tensor
+
+from ghost.backbone import Backbone
+from ghost.calibration.tokens import digest
+from ghost.config import RunSettings, make_settings
+from ghost.errors import SettingsError
+from ghost.evaluation.perplexity import Perplexity
+from ghost.evaluation.perplexity import perplexity as perplexity_of
+from ghost.library.build import build
+from ghost.library.files import companions, generation_config
+from ghost.library.given import (
+    Model,
+    Texts,
+    Tokenizer,
+    calibration_windows,
+    evaluation_tokens,
+    find_tokenizer,
+    home_device,
+    name_of,
+    open_backbone,
+    open_model,
+)
+from ghost.library.pruned import Pruned
+from ghost.saliency import METHODS
+from ghost.walk import LayerResult, walk
+
+
+class PruneOptions(TypedDict, total=False):
+    """The settings of `ghost run` that mean something in memory; `RunSettings` documents each, and its default."""
+
+    samples: int
+    length: int
+    policy: Literal["balanced", "pooled"]
+    round_to: int
+    soft: bool
+    sequential: bool
+    recovery: Literal["none", "lstsq", "local"]
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16"]
+    seed: int
+
+
+OF_THE_RESULT = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed")
+"""Settings that ghost.json names, beside the digests of model and tokens and what device and dtype came to."""
+
+
+def prune(
+    model: Model,
+    *,
+    sparsity: float = 0.5,
+    calibration: Texts = "stdlib",
+    method: str = "ghost",
+    tokenizer: Tokenizer | None = None,
+    progress: Callable[[LayerResult], None] | None = None,
+    **options: Unpack[PruneOptions],
+) -> Pruned:
+    """Prune the recurrent state of a Mamba2 language model; the model that is given stays as it is.
+
+    `calibration` is texts, a corpus as for `ghost run` (`stdlib`, a path, `hf:...`), or token ids (samples, length),
+    all of which are used. Texts need a tokenizer, unless the model is a folder that has one. `progress` is called
+    with each layer's result. The same tokens and settings give the same bits as `ghost run`. Raises GhostError, in
+    one line with the remedy, for anything that a caller can mend.
+    """
+    settings = _settings({"sparsity": sparsity, "method": method, **options})
+    source = open_model(model)
+    found = find_tokenizer(tokenizer, source, calibration)
+    tokens_bl = calibration_windows(calibration, found, source, settings)
+    backbone = open_backbone(model, source, settings)
+    layers = []
+    for result in walk(backbone, tokens_bl, settings):
+        layers.append(result)
+        if progress:
+            progress(result)
+    smaller = build(source, layers, settings, home_device(model))
+    smaller.generation_config = generation_config(model, source) or smaller.generation_config
+    beside = companions(source, None if tokenizer is None else found)
+    provenance = _provenance(name_of(model), backbone, tokens_bl, settings, layers)
+    return Pruned(smaller, tuple(layers), found, provenance, beside)
+
+
+def perplexity(
+    model: Model,
+    texts: Texts,
+    *,
+    tokenizer: Tokenizer | None = None,
+    window: int = 2048,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Perplexity:
+    """Perplexity of a model on texts, a corpus, or token ids (length,), by the protocol of `ghost run`.
+
+    Windows of `window` tokens, which don't overlap. Raises GhostError as `prune` does.
+    """
+    settings = make_settings(window=window, device=device, dtype=dtype)
+    source = open_model(model)
+    tokens = evaluation_tokens(texts, find_tokenizer(tokenizer, source, texts), source)
+    return perplexity_of(open_backbone(model, source, settings), tokens, settings.window)
+
+
+def methods() -> tuple[str, ...]:
+    """The names of the methods that rank state channels."""
+    return tuple(METHODS)
+
+
+def _settings(given: dict[str, Any]) -> RunSettings:
+    known = {"sparsity", "method", *PruneOptions.__annotations__}
+    for name in given.keys() - known:
+        raise SettingsError(f"{name}={given[name]!r} is no option of prune; choose from {', '.join(sorted(known))}")
+    return make_settings(**given)
+
+
+def _provenance(
+    name: str, backbone: Backbone, tokens_bl: Tensor, settings: RunSettings, layers: Sequence[LayerResult]
+) -> dict[str, Any]:
+    """The content of ghost.json, in the form that `ghost verify` reads."""
+    computed = {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")}
+    determinants = {"checkpoint": backbone.checkpoint.digest, "calibration": digest(tokens_bl)} | computed
+    determinants |= {name: getattr(settings, name) for name in OF_THE_RESULT}
+    kept = [[group_n.nonzero().flatten().tolist() for group_n in result.selection.kept_gn] for result in layers]
+    made = {"model": name, "determinants": determinants, "soft": settings.soft}
+    return {"ghost": made, "kept_channels": kept}

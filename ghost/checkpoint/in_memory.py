@@ -1,0 +1,88 @@
+"""A model in memory, read as a model folder is: the same names, checks and tensors, and nothing written anywhere."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ghost.checkpoint.families import mixer_layout
+from ghost.checkpoint.source import Checkpoint, check_complete
+from ghost.checkpoint.tensors import TensorFiles
+from ghost.checkpoint.writer import DTYPE_NAMES
+from ghost.errors import CheckpointError
+
+PLACE = Path("the model in memory")
+"""Stands in messages where a folder's path would."""
+
+
+@dataclass(frozen=True)
+class LiveTensors(TensorFiles):
+    """A module's tensors behind the calls of `TensorFiles`: what is asked for comes to the CPU, nothing else."""
+
+    live: Mapping[str, Tensor]
+
+    def load(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors by name, in the module's dtype; on the CPU already, they are the module's own: don't write to them.
+        CheckpointError for one that is not finite."""
+        loaded = {name: self.live[name].cpu() for name in names}
+        for name, tensor in loaded.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"tensor {name} in {PLACE} has NaN or infinite values; load the model again")
+        return loaded
+
+
+@dataclass(frozen=True)
+class LiveCheckpoint(Checkpoint):
+    """A `Mamba2ForCausalLM` in place of a folder. It sees the module's tensors as they are when they are asked for."""
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over config and tensors: names, dtypes, shapes and contents. No folder has the same."""
+        total = hashlib.sha256(json.dumps(self.raw_config, sort_keys=True).encode())
+        for name in sorted(self.tensors.shapes):
+            total.update(f"{name} {self.tensors.dtypes[name]} {self.tensors.shapes[name]}\n".encode())
+            tensor = self.tensors.load([name])[name]
+            total.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        return total.hexdigest()
+
+    def companions(self) -> list[Path]:
+        """A module has no files."""
+        return []
+
+
+def in_memory(model: Any) -> LiveCheckpoint:
+    """A `Mamba2ForCausalLM` on any device, opened for reading. CheckpointError with the remedy for anything else."""
+    from transformers import Mamba2ForCausalLM
+
+    if not isinstance(model, Mamba2ForCausalLM):
+        raise CheckpointError(f"model is a {type(model).__name__}; give a Mamba2ForCausalLM, a folder or a hub name")
+    config, tensors = deepcopy(model.config), _live(model.state_dict())
+    raw = json.loads(config.to_json_string()) | {"architectures": ["Mamba2ForCausalLM"], "dtype": _dtype_name(model)}
+    checkpoint = LiveCheckpoint(PLACE, raw, config, mixer_layout(config), tensors)
+    check_complete(checkpoint)
+    return checkpoint
+
+
+def _dtype_name(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _live(state: Mapping[str, Tensor]) -> LiveTensors:
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            raise CheckpointError(f"tensor {name} of the model is on device meta; load the model whole, not offloaded")
+        if tensor.dtype not in DTYPE_NAMES:
+            known = ", ".join(DTYPE_NAMES.values())
+            raise CheckpointError(
+                f"tensor {name} of the model is {tensor.dtype}; ghost reads {known} weights only, load it unquantized"
+            )
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    return LiveTensors((), dict.fromkeys(state, PLACE), shapes, dtypes, state)

@@ -1,0 +1,143 @@
+"""Tasks of the lm-eval harness: its own, and the bundled ones over local files. Needs the extra `eval`."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ghost.errors import EvaluationError, SettingsError
+
+DEFAULT = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande",
+           "mmlu_elementary_mathematics", "humaneval")  # fmt: skip
+"""What `default` stands for: zero-shot tasks that papers on Mamba2 report, and those where a small state hurts."""
+BUNDLED = {"local_wikitext": "wikitext-2/test.txt", "local_lambada": "lambada_test.jsonl"}
+"""Tasks over a local file, with an example of one."""
+RUNS_CODE = ("humaneval", "mbpp")
+BOOTSTRAP = 1000
+MAX_LENGTH = 2048
+PROTOCOL = (
+    f"lm-eval, its own prompts and metrics, at most {MAX_LENGTH} tokens of context; the same seed for every model; "
+    f"standard errors are lm-eval's (by {BOOTSTRAP} bootstrap draws where there is no formula)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskList:
+    """Names as lm-eval knows them, and the file of each bundled task. SettingsError for a list that can't work."""
+
+    names: tuple[str, ...]
+    files: dict[str, str]
+    allow_code: bool
+
+    def __post_init__(self) -> None:
+        unsafe = [name for name in self.names if name.startswith(RUNS_CODE)]
+        if unsafe and not self.allow_code:
+            raise SettingsError(f"tasks: {unsafe[0]} runs code that the model writes; allow it with --allow-code")
+        for name in set(BUNDLED).intersection(self.names):
+            if name not in self.files:
+                raise SettingsError(f"tasks: {name} reads a local file; give it as {name}:PATH/{BUNDLED[name]}")
+        for name, path in self.files.items():
+            if name not in BUNDLED:
+                raise SettingsError(f"tasks: {name} takes no file, only {' and '.join(BUNDLED)} do; leave :{path} out")
+            if not Path(path).is_file():
+                raise SettingsError(f"tasks: {name}: no file {path}; give one such as {BUNDLED[name]}")
+
+
+def parse_tasks(spec: str, *, allow_code: bool) -> TaskList:
+    """`NAME,NAME:FILE,...`; `default` stands for DEFAULT, without tasks that run code where that is not allowed."""
+    names, files = [], {}
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        name, colon, path = part.partition(":")
+        names += _default(allow_code) if name == "default" else [name]
+        if colon:
+            files[name] = path
+    return TaskList(names=tuple(dict.fromkeys(names)), files=files, allow_code=allow_code)
+
+
+def _default(allow_code: bool) -> list[str]:
+    return [name for name in DEFAULT if allow_code or not name.startswith(RUNS_CODE)]
+
+
+def task_manager(tasks: TaskList) -> Any:
+    """lm-eval's index of tasks; its own 10,000 are read only where one of them is asked for (10 s against 1).
+
+    SettingsError where lm-eval is not installed, or does not know a task.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise SettingsError(
+            f"tasks: lm-eval can't be imported ({error}); install it with pip install 'ghost-ssm[eval]'"
+        ) from None
+    manager = TaskManager(
+        include_path=str(Path(__file__).parent / "tasks"),
+        include_defaults=not set(tasks.names) <= set(BUNDLED),
+        metadata={"local_files": {name: os.path.abspath(path) for name, path in tasks.files.items()}},
+    )
+    for name in tasks.names:
+        if name not in manager.all_tasks:
+            raise SettingsError(f"tasks: lm-eval knows no task {name!r}; `lm-eval ls tasks` lists them")
+    return manager
+
+
+def run_tasks(
+    model: Any, tokenizer: Any, tasks: TaskList, *, manager: Any, limit: int | None, seed: int, batch: int
+) -> dict[str, dict[str, Any]]:
+    """By task: its metrics as {value, stderr (None where lm-eval has none)}, and the samples and version.
+
+    `model` is one of stock transformers. EvaluationError where lm-eval fails, as with a data set it can't download.
+    """
+    from lm_eval import evaluator
+    from lm_eval.models.huggingface import HFLM
+
+    # their decorators hide what they take
+    simple_evaluate, language_model = cast(Any, evaluator.simple_evaluate), cast(Any, HFLM)
+    try:
+        with _kept_quiet(tasks.allow_code):
+            found = simple_evaluate(
+                model=language_model(pretrained=model, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=batch),
+                tasks=list(tasks.names), task_manager=manager, limit=limit, bootstrap_iters=BOOTSTRAP,
+                log_samples=False, confirm_run_unsafe_code=tasks.allow_code, random_seed=seed,
+                numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+            )  # fmt: skip
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise EvaluationError(
+            f"lm-eval could not run {', '.join(tasks.names)} ({reason}); its data sets come from the hub, those of "
+            f"{' and '.join(BUNDLED)} from local files"
+        ) from None
+    return {name: _task(name, found) for name in found["results"]}
+
+
+@contextmanager
+def _kept_quiet(allow_code: bool) -> Iterator[None]:
+    """lm-eval prints to stdout, and would fork a process with torch's threads for each bootstrap."""
+    logger, before = logging.getLogger("lm_eval"), dict(os.environ)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    os.environ |= {"DISABLE_MULTIPROC": "1"} | ({"HF_ALLOW_CODE_EVAL": "1"} if allow_code else {})
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)
+        for name in ("DISABLE_MULTIPROC", "HF_ALLOW_CODE_EVAL"):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
+
+
+def _task(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """lm-eval keys metrics as `acc,none` and `acc_stderr,none`; filters other than none stay in the name."""
+    raw, metrics = found["results"][name], {}
+    for key, value in raw.items():
+        metric, comma, kind = key.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            stderr = raw.get(f"{metric}_stderr,{kind}")
+            known = isinstance(stderr, float) and stderr == stderr
+            metrics[metric if kind == "none" else key] = {"value": float(value), "stderr": stderr if known else None}
+    samples = found.get("n-samples", {}).get(name, {})
+    return {"metrics": metrics, "samples": samples.get("effective"), "version": found["versions"].get(name)}

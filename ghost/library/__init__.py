@@ -1,0 +1,1 @@
+"""Library use: what `ghost.prune` and `ghost.perplexity` are made of."""

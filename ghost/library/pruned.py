@@ -1,0 +1,83 @@
+"""What `ghost.prune` returns: the smaller model, what was found out about each layer, and how to keep both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ghost.checkpoint.in_memory import in_memory
+from ghost.errors import SettingsError
+from ghost.export import export
+from ghost.walk import LayerResult
+
+if TYPE_CHECKING:
+    from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
+
+PER_CHANNEL = "_gn"
+"""Ends the names of tensors that hold one value per group and channel."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pruned:
+    """A pruned model, and what its pruning found out."""
+
+    model: "Mamba2ForCausalLM"
+    """The smaller model, in the dtypes and on the device of the one it was made from, sharing nothing with it."""
+    layers: tuple[LayerResult, ...]
+    """Per layer: `statistics` of its channels, float64, and the `selection` of those that stay, all (g, n)."""
+    tokenizer: "PreTrainedTokenizerBase | None"
+    """The tokenizer that made the calibration tokens; None where token ids were given."""
+    provenance: Mapping[str, Any]
+    """What made this model, and which channels of the source it keeps: the content of ghost.json."""
+    companions: Mapping[str, bytes]
+    """Files that `save` writes beside the weights, by name: tokenizer, licence."""
+
+    def __repr__(self) -> str:
+        made = self.provenance["ghost"]["determinants"]
+        state = f"{self.layers[0].selection.kept_gn.shape[-1]} -> {self.model.config.state_size}"
+        return f"Pruned({made['method']} at sparsity {made['sparsity']}, {len(self.layers)} layers, d_state {state})"
+
+    def table(self) -> pa.Table:
+        """One row per layer, group and channel, as in a run's Parquet files: what is known of the channel (null where
+        the method does not measure it), its saliency, and whether it stays. `.to_pandas()` makes a data frame."""
+        return pa.concat_tables([_rows(result) for result in self.layers])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a model folder with ghost.json that transformers loads unmodified, and return its path.
+
+        SettingsError where something is there already.
+        """
+        target = Path(folder).expanduser()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise SettingsError(f"folder {target} is there already and not empty; give a new one")
+        target.mkdir(parents=True, exist_ok=True)
+        source = in_memory(self.model)
+        export(source, source.mixer, source.mixer_layout.d_state, target, self.provenance)
+        self.model.generation_config.save_pretrained(target)
+        for name, data in self.companions.items():
+            (target / name).write_bytes(data)
+        return target
+
+
+def _rows(result: LayerResult) -> pa.Table:
+    groups, channels = result.selection.kept_gn.shape
+    rows = groups * channels
+    positions = {
+        "layer": pa.array([result.layer] * rows, pa.int32()),
+        "group": pa.array(torch.arange(groups).repeat_interleave(channels).numpy(), pa.int32()),
+        "channel": pa.array(torch.arange(channels).repeat(groups).numpy(), pa.int32()),
+    }
+    found = _per_channel(result.statistics) | _per_channel(result.selection)
+    return pa.table(positions | {name: _column(tensor_gn, rows) for name, tensor_gn in found.items()})
+
+
+def _per_channel(found: Any) -> dict[str, Tensor | None]:
+    return {name.removesuffix(PER_CHANNEL): value for name, value in vars(found).items() if name.endswith(PER_CHANNEL)}
+
+
+def _column(tensor_gn: Tensor | None, rows: int) -> pa.Array:
+    return pa.nulls(rows, pa.float64()) if tensor_gn is None else pa.array(tensor_gn.flatten().numpy())

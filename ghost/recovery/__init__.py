@@ -1,0 +1,7 @@
+"""Recovery: what a pruned mixer can do to come closer to the dense one's output, layer by layer."""
+
+from ghost.recovery.dense import DensePath
+from ghost.recovery.pairs import Pairs
+from ghost.recovery.recover import Recovered, recover
+
+__all__ = ["DensePath", "Pairs", "Recovered", "recover"]

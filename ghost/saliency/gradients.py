@@ -1,0 +1,128 @@
+"""Rankings by gradients of the language-model loss: one full backward pass through the dense model.
+
+Every state channel has a gate g[n] = 1 on what it gives to y, y_t = sum_n g[n] C_t[n] H_t[n]. With the loss
+L_s = - sum_t log p(token_t) of sample s, G_s = dL_s/dg (at 1) is exactly sum_t C_t . dL_s/dC_t. Kept are, per predicted
+token (T of them),
+
+    gradient = sum_s G_s / T        fisher = sum_s G_s^2 / T
+
+The backward pass is checkpointed at the layers: it holds the residual stream at the entry of every layer for one batch
+(layers x tokens x d_model), and the graph and weights of one layer, which is computed a second time.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ghost.mixer import MixerInputs
+from ghost.saliency.statistics import LayerStatistics, finite
+from ghost.ssd import STATISTICS
+
+
+class Model(Protocol):
+    """What is asked of a model here; `ghost.backbone.Backbone` is one."""
+
+    @property
+    def layers(self) -> int: ...
+    def layer(self, i: int) -> Any: ...
+    def embed(self, tokens_bl: Tensor) -> Tensor: ...
+    def inputs(self, layer: Any, hidden_blm: Tensor) -> MixerInputs: ...
+    def advance(self, layer: Any, hidden_blm: Tensor, inputs: MixerInputs) -> Tensor: ...
+    def head(self) -> tuple[Tensor, Tensor]: ...
+    def logits(self, head: tuple[Tensor, Tensor], hidden_blm: Tensor) -> Tensor: ...
+
+
+@dataclass
+class GateGradients:
+    """Sums over samples of G_s and G_s^2, float64 (g, n), and the tokens that were predicted."""
+
+    sum_gn: Tensor
+    squares_gn: Tensor
+    predicted: int
+
+    def means(self, norms: LayerStatistics, tokens: int, where: str) -> LayerStatistics:
+        """`norms` with gradient and fisher. CheckpointError where the backward pass overflowed."""
+        means = {
+            name: finite(sums / self.predicted, "the loss's gradients", where)
+            for name, sums in (("gradient_gn", self.sum_gn), ("fisher_gn", self.squares_gn))
+        }
+        return replace(norms, **means, tokens=tokens)
+
+
+@torch.inference_mode(False)
+def gate_gradients(model: Model, batches: Iterable[Tensor]) -> Sequence[GateGradients]:
+    """One entry per layer, for batches of token ids (b, l); each layer's weights are read twice a batch."""
+    zero = torch.zeros((), dtype=STATISTICS)
+    totals = [GateGradients(zero, zero, 0) for _ in range(model.layers)]
+    for tokens_bl in batches:
+        for i, G_bgn in _backward(model, _entries(model, tokens_bl), tokens_bl):
+            totals[i].sum_gn = totals[i].sum_gn + G_bgn.sum(0)
+            totals[i].squares_gn = totals[i].squares_gn + G_bgn.square().sum(0)
+            totals[i].predicted += tokens_bl[:, 1:].numel()
+    return totals
+
+
+@torch.no_grad()
+def _entries(model: Model, tokens_bl: Tensor) -> list[Tensor]:
+    """The residual stream before each layer, and after the last."""
+    entries = [model.embed(tokens_bl)]
+    for i in range(model.layers):
+        layer = model.layer(i)
+        entries.append(model.advance(layer, entries[-1], model.inputs(layer, entries[-1])))
+    return entries
+
+
+def _backward(model: Model, entries: list[Tensor], tokens_bl: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """From the last layer to the first: its number and G_s (b, g, n). Lets go of each entry as it is used."""
+    head, last_blm = model.head(), entries.pop()
+    rows = [_loss_gradient(model, head, *row) for row in zip(last_blm.split(1), tokens_bl.split(1), strict=True)]
+    gradient_blm = torch.cat(rows)
+    for i in reversed(range(model.layers)):
+        G_bgn, gradient_blm = _through_layer(model, i, entries.pop(), gradient_blm)
+        yield i, G_bgn
+
+
+@torch.enable_grad()
+def _loss_gradient(model: Model, head: tuple[Tensor, Tensor], hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
+    """dL_s/dhidden for sequences of one batch; one at a time, since logits are the widest tensor of all."""
+    hidden_blm = hidden_blm.detach().requires_grad_()
+    logits = model.logits(head, hidden_blm[:, :-1])
+    targets = tokens_bl[:, 1:].long().to(logits.device)
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return torch.autograd.grad(loss, hidden_blm)[0]
+
+
+@torch.enable_grad()
+def _through_layer(model: Model, i: int, hidden_blm: Tensor, gradient_blm: Tensor) -> tuple[Tensor, Tensor]:
+    """G_s of layer i (b, g, n), float64 on the CPU, and the gradient at its entry."""
+    layer, hidden_blm = model.layer(i), hidden_blm.detach().requires_grad_()
+    inputs = model.inputs(layer, hidden_blm)
+    gate_b1gn = torch.ones_like(inputs.C_blgn[:, :1]).requires_grad_()
+    gated = inputs._replace(C_blgn=inputs.C_blgn * gate_b1gn)
+    leaving_blm = model.advance(layer, hidden_blm, gated)
+    G_b1gn, entering_blm = torch.autograd.grad(leaving_blm, (gate_b1gn, hidden_blm), gradient_blm)
+    return G_b1gn.squeeze(1).to("cpu", STATISTICS), entering_blm
+
+
+def taylor(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
+    """sqrt(sum_s G_s^2 / T): the first-order change of each sample's loss from closing the gate, squared before the
+    samples are averaged, so that samples of opposite sign do not cancel (arXiv:1906.10771, for gates).
+
+    The gradient rival of GHOST (arXiv:2602.11408); how the paper aggregates over samples is not known to us.
+    """
+    assert statistics.fisher_gn is not None
+    return statistics.fisher_gn.sqrt()
+
+
+def taylor2(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
+    """|-gradient + fisher / 2|: the change of the loss per token from closing the gate, to second order.
+
+    Second-order Taylor pruning of SSM states (SSM-Pruner, arXiv:2502.18886). Ours: the expansion is in a channel's gate
+    instead of the weights of its rows, and the Hessian is the empirical Fisher information, with samples independent.
+    """
+    assert statistics.gradient_gn is not None and statistics.fisher_gn is not None
+    return (statistics.fisher_gn / 2 - statistics.gradient_gn).abs()

@@ -1,0 +1,193 @@
+"""`ghost eval`: open one checkpoint or two, measure, and write what came out."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from artifacts.schemas import FORMAT_VERSION, NAME_KEY, VERSION_KEY
+from artifacts.tables import encode
+from ghost.backbone import Backbone, check_vocabulary
+from ghost.calibration.corpus import read_text
+from ghost.calibration.tokens import load_tokenizer, tokenize
+from ghost.checkpoint.source import open_checkpoint
+from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.evaluation import contexts, decode, harness, recall, rows
+from ghost.evaluation.plan import Plan, numbers
+from tasks.run import display_name
+from tasks.staging import local
+
+SCHEMA = pa.schema(
+    [*(pa.field(name, pa.string(), nullable=False) for name in ("part", "case", "metric", "model")),
+     pa.field("value", pa.float64(), nullable=False), pa.field("stderr", pa.float64())],
+    metadata={NAME_KEY: b"evaluation", VERSION_KEY: str(FORMAT_VERSION).encode()},
+)  # fmt: skip
+Told = Callable[[str, int, int], None]
+"""Called with a part's name, the steps just finished, and all of its steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """Everything opened: models by name (`dense` and `pruned`, or `model`), the text's tokens, and where it is from."""
+
+    plan: Plan
+    backbones: dict[str, Backbone]
+    names: dict[str, str]
+    tokenizer: Any
+    tokens: Tensor
+    text: str
+
+
+def open_assessment(
+    plan: Plan, checkpoint: str, against: str | None, *, text: str, tokenizer: str | None, device: str, dtype: str
+) -> Assessment:
+    """Open models and text; GhostError or ArtifactError for what is not there or does not belong together."""
+    settings = make_settings(device=device, dtype=dtype)
+    place = resolve_device(settings.device)
+    specs = {"dense": against, "pruned": checkpoint} if against else {"model": checkpoint}
+    sources = {name: open_checkpoint(local(spec, "model")) for name, spec in specs.items()}
+    words = local(tokenizer, "tokenizer") if tokenizer else sources[list(sources)[-1]].folder
+    tokens = tokenize(words, read_text(local(text, "text"), "evaluation"))
+    for source in sources.values():
+        check_vocabulary(source, tokens)
+    return Assessment(
+        plan=plan,
+        backbones={name: Backbone(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
+        names={name: display_name(spec) for name, spec in specs.items()},
+        tokenizer=load_tokenizer(words), tokens=tokens, text=display_name(text),
+    )  # fmt: skip
+
+
+def measure(opened: Assessment, told: Told) -> dict[str, Any]:
+    """Everything but the tasks: models, protocols, and `rows` as `ghost.evaluation.rows` has them."""
+    found = [*_contexts(opened, told), *_recall(opened, told), *_decoding(opened, told)]
+    return {"models": _models(opened), "protocol": _protocol(opened), "rows": found}
+
+
+def _models(opened: Assessment) -> dict[str, Any]:
+    return {
+        name: {
+            "name": opened.names[name],
+            "digest": backbone.checkpoint.digest,
+            "parameters": backbone.checkpoint.parameters,
+            "d_state": backbone.checkpoint.mixer_layout.d_state,
+            "layers": backbone.layers,
+        }
+        for name, backbone in opened.backbones.items()
+    }
+
+
+def _protocol(opened: Assessment) -> dict[str, Any]:
+    backbone, plan = next(iter(opened.backbones.values())), opened.plan
+    return {
+        "text": opened.text, "text_tokens": len(opened.tokens), "tokenizer": type(opened.tokenizer).__name__,
+        "vocabulary": len(opened.tokenizer), "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."), "threads": torch.get_num_threads(), "seed": plan.seed,
+        "context": contexts.PROTOCOL, "recall": recall.PROTOCOL, "decode": decode.PROTOCOL,
+        "predicted_tokens": len(_segments(opened)) * contexts.PREDICTED if plan.contexts else 0,
+        "recall_samples": plan.samples,
+    }  # fmt: skip
+
+
+def _segments(opened: Assessment) -> Tensor:
+    longest = max(numbers("contexts", opened.plan.contexts, 1))
+    return contexts.segments(opened.tokens, longest, opened.plan.segments)
+
+
+def _contexts(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+    if not (lengths := numbers("contexts", opened.plan.contexts, 1)):
+        return
+    segments_bl = _segments(opened)
+    total = len(opened.backbones) * sum(length + contexts.PREDICTED - 1 for length in lengths) * len(segments_bl)
+    for length in lengths:
+        nlls = {
+            name: contexts.context_nll(
+                backbone, segments_bl, length, lambda done: told("contexts, tokens", done, total)
+            )
+            for name, backbone in opened.backbones.items()
+        }
+        yield from rows.perplexities("context", str(length), nlls)
+
+
+def _recall(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+    plan = opened.plan
+    vocabulary = min(backbone.checkpoint.vocab_size for backbone in opened.backbones.values())
+    words = recall.make_words(opened.tokenizer, opened.tokens, vocabulary)
+    cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
+    prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
+    total = len(opened.backbones) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
+    for (pairs, distance), made in prompts.items():
+        scores = {
+            name: recall.recall(backbone, made, lambda done: told("recall, tokens", done, total))
+            for name, backbone in opened.backbones.items()
+        }
+        for metric in recall.METRICS:
+            by_model = {name: score[metric] for name, score in scores.items()}
+            yield from rows.sampled("recall", f"{pairs} pairs, distance {distance}", metric, by_model)
+
+
+def _decoding(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+    if not (sizes := numbers("batch_sizes", opened.plan.batch_sizes, 1)):
+        return
+    models = {name: _stock(backbone) for name, backbone in opened.backbones.items()}
+    total = len(sizes) * (decode.ROUNDS + 1)
+    for batch in sizes:
+        prompt = opened.tokens[: decode.PROMPT]
+        timed = decode.decode(models, prompt, batch, lambda done: told("decoding, rounds", done, total))
+        yield from _decoded(f"batch {batch}", batch, timed)
+
+
+def _stock(backbone: Backbone) -> Any:
+    return decode.stock_model(backbone.checkpoint, backbone.device, backbone.dtype)
+
+
+def _decoded(case: str, batch: int, timed: dict[str, decode.Decoding]) -> Iterator[rows.Row]:
+    tokens = batch * decode.STEPS
+    speeds = {name: (tokens / statistics.median(t.seconds), None) for name, t in timed.items()}
+    found = rows.given("decode", case, "tokens_per_second", speeds)
+    if len(timed) == 2:  # in turns within a round, so a busy moment slows both
+        dense, pruned = (t.seconds for t in timed.values())
+        found[-1]["value"] = statistics.median(d / p for d, p in zip(dense, pruned, strict=True)) - 1
+    yield from found
+    for metric in ("ssm_bytes", "conv_bytes"):
+        sizes = {name: (float(getattr(t, metric)), None) for name, t in timed.items()}
+        yield from rows.given("decode", case, metric, sizes)
+
+
+def run_tasks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
+    """Rows of the plan's lm-eval tasks, and their protocol with versions and samples. Both empty without tasks."""
+    plan, tasks = opened.plan, opened.plan.task_list()
+    if not tasks.names:
+        return [], {}
+    manager, found = harness.task_manager(tasks), {}
+    for name, backbone in opened.backbones.items():
+        found[name] = harness.run_tasks(
+            _stock(backbone), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed, batch=1
+        )
+    first = next(iter(found.values()))
+    about = {task: {key: scores[key] for key in ("samples", "version")} for task, scores in first.items()}
+    return list(_task_rows(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
+
+
+def _task_rows(found: dict[str, dict[str, Any]]) -> Iterator[rows.Row]:
+    for task, scores in next(iter(found.values())).items():
+        for metric in scores["metrics"]:
+            by_model = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
+            pairs = {name: (figure["value"], figure["stderr"]) for name, figure in by_model.items()}
+            yield from rows.given("task", task, metric, pairs)
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """results.json, and its rows as results.parquet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    columns = {name: [row[name] for row in results["rows"]] for name in SCHEMA.names}
+    (folder / "results.parquet").write_bytes(
+        encode(columns | {"stderr": pa.array(columns["stderr"], pa.float64())}, SCHEMA)
+    )

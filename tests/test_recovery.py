@@ -1,0 +1,226 @@
+"""Recovery: the ridge by hand, the judge against stock transformers, and runs that resume in the same bits."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load
+from torch.testing import assert_close
+
+from ghost.backbone import Backbone, Layer
+from ghost.checkpoint.source import mixer_prefix
+from ghost.config import make_settings
+from ghost.errors import SettingsError, VerificationError
+from ghost.evaluation.verify import verify
+from ghost.export import export
+from ghost.mixer import mixer_forward
+from ghost.recovery import DensePath, Pairs, recover
+from ghost.recovery.judge import nlls
+from ghost.recovery.local import descend
+from ghost.recovery.ridge import OUT_PROJ, sums
+from ghost.selection import select
+from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
+from ghost.walk import LayerResult, Walk, walk
+from tasks.checkpoint import provenance
+from tests.by_hand import small_settings, through_layers
+from tests.chaos import contents
+from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits
+
+LAYERS, ROWS, LENGTH = 3, 9, 24
+TOKENS = random_tokens(ROWS, LENGTH)
+FIRST = select(-torch.arange(16.0).expand(2, -1), 4)
+"""The first four channels of each of two groups."""
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return open_backbone(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=16, n_groups=2))
+
+
+def pruned(backbone: Backbone, i: int) -> Layer:
+    source = backbone.checkpoint
+    return backbone.layer(i, slice_mixer(source.mixer_layout, source.mixer(i), FIRST)[1])
+
+
+@pytest.fixture(scope="module")
+def pairs(backbone: Backbone) -> Pairs:
+    """The entry of layer 0, where both paths are the same."""
+    dense = DensePath(backbone, TOKENS)
+    return Pairs(backbone, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
+
+
+def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs) -> None:
+    fitted, held = pairs.split()
+    assert fitted.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8] and held.rows.tolist() == [7]
+    fitted, held = replace(pairs, rows=torch.arange(2)).split()
+    assert (fitted.rows.tolist(), held.rows.tolist()) == ([0], [1])
+
+
+def test_one_window_is_refused() -> None:
+    with pytest.raises(SettingsError, match="holds calibration windows back and samples is 1; give --samples 2"):
+        make_settings(recovery="lstsq", samples=1)
+
+
+def test_the_dense_path_is_the_dense_model(backbone: Backbone) -> None:
+    dense, entering = DensePath(backbone, TOKENS), []
+    model = load_stock(backbone.checkpoint.folder)
+    for block in model.backbone.layers:
+        block.register_forward_pre_hook(lambda block, args: entering.append(args[0]))
+    stock_logits(model, TOKENS)
+    for hidden_blm in entering:
+        assert_close(dense.hidden_blm, hidden_blm, rtol=1e-4, atol=1e-4)
+        dense.advance()
+
+
+def test_the_ridge_is_the_least_squares_solution_of_the_stacked_system(backbone: Backbone, pairs: Pairs) -> None:
+    layer = pruned(backbone, 0)
+    batches = list(pairs.features(layer))
+    X_ti, Y_tm = (torch.cat(tensors).double() for tensors in zip(*batches, strict=True))
+    W_mi = layer.mixer[OUT_PROJ].double()
+    R_tm, found = Y_tm - X_ti @ W_mi.T, sums(layer, pairs)
+    ridge = 0.1 * X_ti.square().sum() / X_ti.shape[1]
+    stacked = torch.cat([X_ti, ridge.sqrt() * torch.eye(X_ti.shape[1])])
+    expected_mi = torch.linalg.lstsq(stacked, F.pad(R_tm, (0, 0, 0, X_ti.shape[1]))).solution.T
+    assert_close(found.solve(0.1), expected_mi, rtol=1e-4, atol=1e-6)
+    for change_mi in (torch.zeros_like(W_mi), expected_mi):
+        direct = (Y_tm - X_ti @ (W_mi + change_mi).T).square().sum()
+        assert found.error(change_mi) == pytest.approx(float(direct), rel=1e-5)
+
+
+def test_features_and_targets_are_those_of_the_mixers(backbone: Backbone, pairs: Pairs) -> None:
+    """What enters out_proj gives the mixer's output; with the dense mixer in place nothing is lacking."""
+    assert sums(backbone.layer(0), pairs).residual < 1e-6 * sums(pruned(backbone, 0), pairs).residual
+
+
+def test_the_judge_measures_what_stock_transformers_measures(backbone: Backbone, pairs: Pairs) -> None:
+    layout, layer = backbone.checkpoint.mixer_layout, pruned(backbone, 0)
+    model = mask_stock(load_stock(backbone.checkpoint.folder), backbone.checkpoint, [FIRST] * LAYERS)
+    held = pairs.split()[1]
+    dense, with_layer = nlls(held, 0, [backbone.layer(0), layer])
+    for nll, mixer in ((dense, backbone.layer(0).mixer), (with_layer, pad_mixer(layout, layer.mixer))):
+        model.load_state_dict({mixer_prefix(0) + name: tensor for name, tensor in mixer.items()}, strict=False)
+        logits = stock_logits(model, TOKENS[held.rows])[:, :-1]
+        expected = F.cross_entropy(logits.flatten(0, 1), TOKENS[held.rows, 1:].long().flatten())
+        assert nll == pytest.approx(float(expected), rel=1e-5)
+    assert dense != with_layer
+
+
+def squared_error(layer: Layer, pairs: Pairs) -> float:
+    normed_blm, target_blm = pairs.take(layer, pairs.rows)
+    return float(F.mse_loss(mixer_forward(layer.layout, layer.mixer, normed_blm), target_blm))
+
+
+def test_local_steps_lower_the_error_on_windows_that_they_never_saw(backbone: Backbone, pairs: Pairs) -> None:
+    layer, (fitted, held) = pruned(backbone, 0), pairs.split()
+    moved = descend(layer, fitted, held, seed=0)
+    assert squared_error(moved, held) < 0.9 * squared_error(layer, held)
+    again = descend(layer, fitted, held, seed=0)
+    assert all(again.mixer[name].equal(tensor) for name, tensor in moved.mixer.items())
+
+
+def test_local_steps_leave_zeroed_channels_at_zero(backbone: Backbone, pairs: Pairs) -> None:
+    source = backbone.checkpoint
+    zeroed = zero_mixer(source.mixer_layout, source.mixer(0), FIRST)
+    moved = descend(backbone.layer(0, zeroed), *pairs.split(), seed=0).mixer
+    gone = zeroed["conv1d.bias"] == 0
+    assert int(gone.sum()) == 2 * 2 * 12
+    assert not moved["conv1d.bias"][gone].any() and not moved["conv1d.weight"][gone].any()
+    assert not moved["conv1d.weight"].equal(zeroed["conv1d.weight"])
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_the_best_candidate_on_held_back_windows_is_taken_and_no_change_is_one(
+    backbone: Backbone, pairs: Pairs, local: bool
+) -> None:
+    mixer = {name: tensor.bfloat16() for name, tensor in pruned(backbone, 0).mixer.items()}
+    found = recover(pairs, 0, mixer, local=local, seed=0)
+    assert found.nll[found.chosen] == min(found.nll.values()) <= found.nll["none"]
+    assert ("local" in found.nll) == local
+    assert all(tensor.dtype == torch.bfloat16 for tensor in found.mixer.values())
+    stored = backbone.layer(0, found.mixer)
+    assert nlls(pairs.split()[1], 0, [stored]) == [found.nll[found.chosen]]
+
+
+def test_a_layer_that_loses_nothing_is_left_as_it_is(backbone: Backbone, pairs: Pairs) -> None:
+    dense = backbone.checkpoint.mixer(0)
+    found = recover(pairs, 0, dense, local=False, seed=0)
+    assert_close(found.mixer[OUT_PROJ], dense[OUT_PROJ], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("fields", [{"recovery": "lstsq"}, {"recovery": "local"},
+                                    {"recovery": "lstsq", "sequential": False}], ids=str)  # fmt: skip
+def test_a_walk_continued_after_any_layer_gives_the_same_bits(backbone: Backbone, fields: dict[str, Any]) -> None:
+    settings = make_settings(round_to=4, **fields)
+    uninterrupted = list(walk(backbone, TOKENS, settings))
+    for done in range(1, LAYERS):
+        steps = Walk(backbone, TOKENS, settings)
+        for known in uninterrupted[:done]:
+            steps.restore(known.layer, known.selection, lambda known=known: mixer_of(known))
+        expected = uninterrupted[done]
+        statistics = steps.statistics(done)
+        assert energy(statistics).equal(energy(expected.statistics))
+        source = backbone.checkpoint
+        cut = slice_mixer(source.mixer_layout, source.mixer(done), steps.select(done, statistics))[1]
+        recovered = steps.recover(done, cut)
+        assert all(recovered.mixer[name].equal(tensor) for name, tensor in mixer_of(expected).items())
+
+
+def mixer_of(result: LayerResult) -> dict[str, torch.Tensor]:
+    assert result.recovered is not None
+    return result.recovered.mixer
+
+
+def energy(statistics: Any) -> torch.Tensor:
+    return statistics.energy_gn
+
+
+def test_later_layers_are_scored_on_what_the_recovered_ones_leave(backbone: Backbone) -> None:
+    plain, recovered, one_shot = (
+        [energy(result.statistics) for result in walk(backbone, TOKENS, make_settings(round_to=4, **fields))]
+        for fields in ({}, {"recovery": "local"}, {"recovery": "local", "sequential": False})
+    )
+    dense = [energy(r.statistics) for r in walk(backbone, TOKENS, make_settings(round_to=4, sequential=False))]
+    assert plain[0].equal(recovered[0]) and not torch.allclose(plain[1], recovered[1], rtol=1e-3)
+    for shot, expected in zip(one_shot, dense, strict=True):
+        assert_close(shot, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("recovery", ["lstsq", "local"])
+def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_did(
+    tmp_path: Path, recovery: str
+) -> None:
+    settings = small_settings(tmp_path, recovery=recovery)
+    run = through_layers(settings)
+    before = contents(tmp_path / "store")
+    weights = tmp_path / "store" / run.keys.weights(1)
+    with safe_open(weights, "pt") as file:
+        assert ", held-back nll " in file.metadata()["recovery"]
+    weights.unlink()
+    assert through_layers(settings).cached == {0}
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp_path: Path) -> None:
+    run, folder = through_layers(small_settings(tmp_path, recovery="lstsq")), tmp_path / "out"
+    # Recovery may find nothing better than a slice; this D makes the weights other ones in any case.
+    stored = [load(run.store.get(run.keys.weights(i))) for i in range(2)]
+    folder.mkdir()
+    export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run))
+    source, tokens = run.source, TOKENS[0]
+    found = verify(folder, source, tokens)
+    assert found["difference"] <= 1e-5 and found["against"] == "the stored, recovered weights in ghost's own path"
+    record = json.loads((folder / "ghost.json").read_text())
+    record["ghost"]["determinants"]["recovery"] = "none"
+    (folder / "ghost.json").write_text(json.dumps(record))
+    with pytest.raises(VerificationError, match="without the dropped channels: logits differ by"):
+        verify(folder, source, tokens)
+
+
+def test_recovery_is_part_of_what_a_run_is(tmp_path: Path) -> None:
+    runs = {through_layers(small_settings(tmp_path, recovery=how)).keys.run_id for how in ("none", "lstsq")}
+    assert len(runs) == 2
