@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has
 
 STDERR_TAIL = 4096
 """Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
-LAST_WORDS_SECONDS = 5.0
+LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
 
 

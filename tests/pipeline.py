@@ -132,7 +132,7 @@ def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> FlowRun:
         return opened.create_flow_run_from_deployment(found.id, parameters=parameters)
 
 
-def wait_for(api: str, run: FlowRun, *names: str, timeout: float = 120) -> FlowRun:
+def wait_for(api: str, run: FlowRun, *names: str, timeout: float = 300) -> FlowRun:
     """The run once its state has one of these names, by default once it is final. TimeoutError tells where it stood."""
     deadline = time.monotonic() + timeout
     with client(api) as opened:
@@ -144,7 +144,7 @@ def wait_for(api: str, run: FlowRun, *names: str, timeout: float = 120) -> FlowR
     raise TimeoutError(f"run {run.name} is {run.state} after {timeout} s")
 
 
-def wait_for_crash(api: str, run: FlowRun, timeout: float = 60) -> None:
+def wait_for_crash(api: str, run: FlowRun, timeout: float = 180) -> None:
     """Until the run is Crashed, and its worker is through with it.
 
     A worker reports the end of a killed process twice, a second apart; a retry in between is crashed by the latter.
@@ -164,7 +164,7 @@ def _executed(run: FlowRun) -> EventFilter:
     return EventFilter(event=EventNameFilter(name=["prefect.worker.executed-flow-run"]), any_resource=of_run)
 
 
-def run_and_wait(api: str, deployment: str, parameters: dict[str, Any], timeout: float = 120) -> FlowRun:
+def run_and_wait(api: str, deployment: str, parameters: dict[str, Any], timeout: float = 300) -> FlowRun:
     """A run of a deployment, once it is final."""
     return wait_for(api, start_run(api, deployment, parameters), timeout=timeout)
 
@@ -174,7 +174,7 @@ def flow_processes(run: FlowRun) -> list[psutil.Process]:
     return _with_variable("PREFECT__FLOW_RUN_ID", str(run.id))
 
 
-def task_states(api: str, run: FlowRun, timeout: float = 30) -> dict[str, str]:
+def task_states(api: str, run: FlowRun, timeout: float = 90) -> dict[str, str]:
     """State names of the task runs of a flow run, the newest of each name; they reach the server a little later."""
     deadline = time.monotonic() + timeout
     while True:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,8 @@ from tests.s3 import make_bucket, s3_endpoint, s3_environment
 pytest_plugins = ["tests.refusals"]
 
 OLD, FINISHED, FRESH = "a" * 16, "b" * 16, "c" * 16
-SECONDS = 2.5
-"""From which a run counts as idle here; S3 tells whole seconds."""
-DAYS = SECONDS / DAY_SECONDS
+GAP_SECONDS = 2.1
+"""Between an old run and a fresh one: S3 tells whole seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +69,20 @@ def test_objects_tells_sizes_and_times(store: Store) -> None:
 
 
 def test_gc_lists_and_with_yes_removes_old_unfinished_runs_alone(
-    store: Store, execute: Callable[..., tuple[Any, str, str]]
+    store: Store, execute: Callable[..., tuple[Any, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_run(store, OLD)
     write_manifest(store, start_run(store, FINISHED))
-    time.sleep(SECONDS + 1.1)
+    a_week_later = time.time() + 7 * DAY_SECONDS + 0.5
+    time.sleep(GAP_SECONDS)
     start_run(store, FRESH)
-    before, command = contents(store), ["gc", f"--store={store.url}", f"--days={DAYS}"]
+    monkeypatch.setattr("tasks.gc.time", SimpleNamespace(time=lambda: a_week_later))
+    before, command = contents(store), ["gc", f"--store={store.url}"]
     code, out, err = execute([*command, "--json"])
     assert code == 0, err
     (listed,) = json.loads(out)["runs"]
     size = sum(len(data) for key, data in before.items() if OLD in key)
-    assert listed == {"run_id": OLD, "model": "model of a", "days": 0.0, "size": size, "layers": 2}
+    assert listed == {"run_id": OLD, "model": "model of a", "days": 7.0, "size": size, "layers": 2}
     assert contents(store) == before
     code, out, err = execute([*command, "--yes"])
     assert code == 0 and OLD in out and "1 removed" in out, err

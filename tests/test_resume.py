@@ -8,29 +8,26 @@ import pytest
 from artifacts.publish import MANIFEST
 from tests.chaos import contents
 from tests.chaos_main import World, torment, world
-from tests.chaos_runs import WENT_ON
 
 
 @pytest.fixture(scope="module")
 def tormented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("chaos"), seed=0, layers=8) as made:
+    with world(tmp_path_factory.mktemp("chaos"), seed=0, layers=5) as made:
         made.reach, made.delays = (9, 12), (0.0,)  # one or two layers
         yield made
 
 
 @pytest.mark.parametrize(
-    ("flavour", "store", "kinds", "ways"),
-    [("command", "local", ("command",), {"new run"}),
-     ("pipeline", "s3", ("flow", "worker", "both", "server"), {"new run", "retry"})],
-)  # fmt: skip
+    ("flavour", "store", "kinds"), [("command", "local", ("command",)), ("pipeline", "s3", ("both", "server"))]
+)
 def test_whatever_is_killed_the_run_ends_in_the_same_bytes(
-    tormented: World, flavour: str, store: str, kinds: tuple[str, ...], ways: set[str]
+    tormented: World, flavour: str, store: str, kinds: tuple[str, ...]
 ) -> None:
+    """`make chaos` has more kinds of blows, and test_deployments the one to the flow under a worker."""
     runs, tally = tormented.runs(flavour, store), tormented.tally
     runs.kinds = kinds
     torment(tormented, runs, kills=len(kinds))
     assert {kind for kind, at in tally.kills if at == store} == set(kinds)
-    assert {way for way, at in tally.continued if at == store} - {WENT_ON} == ways
     assert tally.finished[store] == 1 and tally.resumed[store] > 0
     assert tally.clean, (tally.recomputed, tally.mismatches, tally.orphans)
 

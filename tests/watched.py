@@ -112,7 +112,7 @@ def scheduled(watched: Watched) -> Iterator[None]:
         opened.delete_deployment_schedule(deployment, made.id)
 
 
-def wait_until(met: Callable[[], Any], seconds: float = 90.0) -> None:
+def wait_until(met: Callable[[], Any], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < deadline, "it did not come about"
