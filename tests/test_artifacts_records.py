@@ -30,6 +30,7 @@ def stats(layer: int, seed: int) -> bytes:
     names = ["controllability", "observability", "energy", "norm_b", "norm_c"]
     random, index = np.random.default_rng([seed, layer]), np.arange(16)
     columns: dict[str, Any] = {name: random.random(16) for name in names}
+    columns |= {"coupling": [None] * 16} | {name: [None] * 16 for name in ("gradient", "fisher", "rank")}
     columns |= {"layer": index * 0 + layer, "group": index // 8, "channel": index % 8, "tokens": [16384] * 16}
     return tables.encode(columns, STATS)
 
@@ -95,7 +96,7 @@ def test_a_run_of_another_format_is_refused_with_both_versions(store: Store) -> 
         manifest.check_run_format(store, KEYS)
 
 
-@pytest.mark.parametrize("data", [None, b"", b"\0", b"[7]", b'{"model":"demo"}', b'{"format":1}'])
+@pytest.mark.parametrize("data", [None, b"", b"\0", b"[7]", b'{"model":"demo"}', b'{"format":%d}' % FORMAT_VERSION])
 def test_a_run_that_is_new_or_damaged_is_no_other_format(store: Store, data: bytes | None) -> None:
     if data is not None:
         store.put(KEYS.run, data)

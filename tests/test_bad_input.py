@@ -28,7 +28,11 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "all kept": ({"sparsity": 0.1}, "sparsity 0.1 of d_state 32 rounds to all 32", "raise --sparsity or lower"),
     "small d_state": ({"round_to": 64}, "d_state is 32, less than --round-to 64", "give --round-to 16 or less"),
     "rounding to 0": ({"round_to": 0}, "round_to:", "greater than or equal to 1 (got 0)"),
-    "unknown method": ({"method": "wanda"}, "method 'wanda' is unknown", "choose one of ghost, ghost-mean, magnitude"),
+    "unknown method": (
+        {"method": "wanda"},
+        "method 'wanda' is unknown",
+        "choose one of ghost, ghost-mean, ghost-joint",
+    ),
     "device that is not there": ({"device": "cuda:99"}, "device cuda:99 asked for", "try --device cpu"),
     "device out of all bounds": ({"device": "cuda:999"}, "device: 'cuda:999' is not a device", DEVICES),
     "another kind of device": ({"device": "tpu"}, "device: 'tpu' is not a device", DEVICES),

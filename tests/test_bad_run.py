@@ -113,9 +113,9 @@ def test_a_run_of_another_format_is_refused(
     run = tmp_path / "store/runs" / result["run_id"]
     (run / "manifest.json").unlink()
     record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"format": 2}))
+    (run / "run.json").write_text(json.dumps(record | {"format": 7}))
     line = refused()
-    assert f"run {result['run_id']} in the store {tmp_path / 'store'} has format version 2" in line
+    assert f"run {result['run_id']} in the store {tmp_path / 'store'} has format version 7" in line
     assert "use the ghost that made it or choose another --store" in line
 
 

@@ -17,6 +17,7 @@ from artifacts.errors import DamagedArtifact, StoreError
 from artifacts.marker import MARKER
 from artifacts.s3.client import S3Options, make_client, parse_place
 from artifacts.s3.store import S3Store
+from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from tests.s3 import raw_client, s3_in_this_process
 
@@ -51,7 +52,7 @@ def test_the_whole_bucket_is_a_store_too(raw: Any) -> None:
         ["runs/a"],
         "s3://of-its-own/runs/a",
     )
-    assert json.loads(raw.get_object(Bucket="of-its-own", Key=MARKER)["Body"].read())["format"] == 1
+    assert json.loads(raw.get_object(Bucket="of-its-own", Key=MARKER)["Body"].read())["format"] == FORMAT_VERSION
 
 
 def test_every_object_carries_the_sha256_of_its_bytes(store: Store, prefix: str, raw: Any, tmp_path: Path) -> None:
