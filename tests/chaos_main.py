@@ -2,7 +2,7 @@
 
     python -m tests.chaos_main --kills 100
 
-A real Prefect server and worker, stores on disk and in a real S3 service, all on loopback. The tests do eight kills;
+A real Prefect server and worker, stores on disk and in a real S3 service, all on loopback. The tests do three kills;
 this command does as many as asked, prints a line for each and the tally, and exits with 1 if anything went wrong.
 """
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.keys import RunKeys
 from artifacts.publish import MANIFEST
+from artifacts.store import open_store
 from tests.chaos import contents
 from tests.chaos_main import World, torment, world
+from tests.chaos_places import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,19 @@ def test_whatever_is_killed_the_run_ends_in_the_same_bytes(
     assert {kind for kind, at in tally.kills if at == store} == set(kinds)
     assert tally.finished[store] == 1 and tally.resumed[store] > 0
     assert tally.clean, (tally.recomputed, tally.mismatches, tally.orphans)
+
+
+@pytest.mark.parametrize("store", ["local", "s3"])
+def test_a_layer_that_is_written_again_is_noticed(tormented: World, store: str) -> None:
+    place = tormented.place(store)
+    opened, ledger, keys = open_store(place.store), Ledger(place, tormented.run_id), RunKeys(tormented.run_id)
+    for key, data in contents(tormented.folder / "local-0" / "store").items():
+        opened.put(key, data)
+    assert ledger.look() == ledger.look() == tormented.bench.layers
+    assert ledger.recomputed == 0
+    opened.put(keys.weights(1), opened.get(keys.weights(1)))
+    assert ledger.look() == tormented.bench.layers
+    assert ledger.recomputed == 1
 
 
 def test_a_finished_run_is_taken_from_the_store_and_prints_one_json_object(tormented: World) -> None:
