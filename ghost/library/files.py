@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ghost.checkpoint.files import read_json
 from ghost.checkpoint.in_memory import LiveCheckpoint
 from ghost.checkpoint.source import Checkpoint
 
@@ -30,4 +31,5 @@ def generation_config(model: Any, source: Checkpoint) -> "GenerationConfig | Non
 
     if isinstance(source, LiveCheckpoint):
         return deepcopy(model.generation_config)
-    return GenerationConfig.from_pretrained(source.folder) if (source.folder / GENERATION).is_file() else None
+    path = source.folder / GENERATION
+    return GenerationConfig.from_dict(read_json(path)) if path.is_file() else None
