@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-TITLE = re.compile(r"^ = [^=].*[^=] = $\n?", re.MULTILINE)
+TITLE = re.compile(r"^ = [^=](?:.*[^=])? = $\n?", re.MULTILINE)
 """A heading of the first level; sections have more signs."""
 SIGNS = [("s '", "s'"), (" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" : ", ": "), (" ; ", "; "), (" . ", ". "),
          (" ! ", "! "), (" ? ", "? "), (" , ", ", ")]  # fmt: skip
