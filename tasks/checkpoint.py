@@ -17,6 +17,7 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from ghost.export import PROVENANCE, export
+from ghost.library.build import state_size
 from ghost.report.card import model_card
 from ghost.report.page import LayerView, render
 from ghost.selection import Selection
@@ -50,24 +51,15 @@ def export_checkpoint(run: Run) -> State[Any]:
 
 def _export(run: Run) -> dict[str, str]:
     """Write the checkpoint to the store; the sha256 of each file, by its name in the run's folder."""
-    digests = {}
+    digests, d_state = {}, state_size(run.source, _selections(run), run.settings)
     with tempfile.TemporaryDirectory() as folder:
-        export(
-            run.source, lambda i: load(run.store.get(run.keys.weights(i))), _d_state(run), Path(folder), provenance(run)
-        )
+        export(run.source, lambda i: load(run.store.get(run.keys.weights(i))), d_state, Path(folder), provenance(run))
         if run.settings.tokenizer:
             load_tokenizer(run.tokenizer).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
             if path.name not in OF_THE_REPORT:
                 digests[f"checkpoint/{path.name}"] = run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
     return digests
-
-
-def _d_state(run: Run) -> int:
-    if run.settings.soft:
-        return run.source.mixer_layout.d_state
-    widest, multiple = max(selection.width for selection in _selections(run)), run.settings.round_to
-    return min(-(-widest // multiple) * multiple, run.source.mixer_layout.d_state)
 
 
 def _selections(run: Run) -> list[Selection]:
