@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of the store, the records and the tables together; raised when a reader of the old one would misread the new."""
 
 NAME_KEY = b"ghost.schema"
@@ -64,6 +64,18 @@ STATS = _schema(
         f"mean over tokens of <C_t[n] H_t[n], C_t[m] H_t[m]> for every channel m of the group; {_UNMEASURED}",
         nullable=True,
     ),
+    _field(
+        "controllability_gramian",
+        pa.list_(pa.float64()),
+        f"mean over tokens of <H_t[n], H_t[m]> for every channel m of the group; {_UNMEASURED}",
+        nullable=True,
+    ),
+    _field(
+        "observability_gramian",
+        pa.list_(pa.float64()),
+        f"mean over tokens of C_t[n] C_t[m] for every channel m of the group; {_UNMEASURED}",
+        nullable=True,
+    ),
     _field("norm_b", pa.float64(), "L2 norm of the channel's B row of in_proj"),
     _field("norm_c", pa.float64(), "L2 norm of the channel's C row of in_proj"),
     _field("tokens", pa.int64(), "number of (sample, token) pairs in the means; 0 without calibration"),
@@ -74,6 +86,18 @@ SELECTION = _schema(
     *_CHANNEL,
     _field("saliency", pa.float64(), "score of the channel by the run's method; higher is kept"),
     _field("kept", pa.bool_(), "whether the pruned mixer has this channel"),
+)
+
+EVALUATION = _schema(
+    "evaluation",
+    _field("part", pa.string(), "what was measured: context, recall, decode or task"),
+    _field("case", pa.string(), "the case within the part: a length, a number of pairs, a batch size, a task's name"),
+    _field("metric", pa.string(), "name of the figure; those of tasks are named as by lm-eval"),
+    _field("model", pa.string(), "dense, pruned or model; change for the difference of the two"),
+    _field(
+        "value", pa.float64(), "the figure; a change of perplexity, speed or bytes is a share of the dense one"
+    ),
+    _field("stderr", pa.float64(), "its standard error; null where there is none", nullable=True),
 )
 
 TOKENS = _schema(

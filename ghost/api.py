@@ -35,6 +35,7 @@ class PruneOptions(TypedDict, total=False):
 
     samples: int
     length: int
+    energy: float | None
     policy: Literal["balanced", "pooled"]
     round_to: int
     soft: bool
@@ -45,7 +46,7 @@ class PruneOptions(TypedDict, total=False):
     seed: int
 
 
-OF_THE_RESULT = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed")
+OF_THE_RESULT = ("sparsity", "energy", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed")
 """Settings that ghost.json names, beside the digests of model and tokens and what device and dtype came to."""
 
 

@@ -23,7 +23,7 @@ TOKENS_PER_BATCH = 2048
 class Channels(Protocol):
     """What is done to B and C after the convolution: cut to some channels, masked, projected."""
 
-    def take(self, B_blgn: Tensor) -> Tensor: ...
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Layer(NamedTuple):
@@ -81,7 +81,7 @@ class Backbone:
         """The residual stream after the layer, with its B and C cut to `channels` (all of them for None)."""
         B_blgn, C_blgn = inputs.B_blgn, inputs.C_blgn
         if channels is not None:
-            B_blgn, C_blgn = channels.take(B_blgn), channels.take(C_blgn)
+            B_blgn, C_blgn = channels.cut(B_blgn, C_blgn)
         y_blhp, _ = ssd(inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h)
         return hidden_blm + mixer_output(layer.layout, layer.mixer, y_blhp, inputs.z)
 
@@ -99,7 +99,8 @@ class Backbone:
 def _layout_of(mixer: Weights, like: MixerLayout) -> MixerLayout:
     """The layout of a mixer that may have a smaller state than `like`."""
     bc = (mixer["conv1d.weight"].shape[0] - like.d_inner) // 2
-    return replace(like, d_state=bc // like.n_groups)
+    stock = replace(like, d_state=bc // like.n_groups, projected_from=None)
+    return stock.projected_to(mixer["B_proj"].shape[1]) if "B_proj" in mixer else stock
 
 
 def check_vocabulary(checkpoint: Checkpoint, tokens: Tensor) -> None:

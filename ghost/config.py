@@ -22,6 +22,9 @@ class RunSettings(BaseModel):
     name."""
     sparsity: float = 0.5
     """Share of the state channels to drop, between 0 and 1."""
+    energy: float | None = Field(default=None, gt=0, lt=1)
+    """For balanced, in place of sparsity: keep as few directions as carry this share of every layer's squared Hankel
+    singular values on the dense model, such as 0.999."""
     method: str = "ghost"
     """Saliency that ranks the channels: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
     random; docs/methods.md says what each one is."""
@@ -67,6 +70,16 @@ class RunSettings(BaseModel):
     """Quality gate on the rise of perplexity over the dense model, as a share: 0.1 is ten percent."""
     evaluation_timeout: float = Field(default=21600.0, gt=0)
     """Seconds after which an evaluation is taken to hang and is ended; the pruned checkpoint is stored by then."""
+    tasks: str = ""
+    """lm-eval tasks that the dense and the pruned model are evaluated on, as for `ghost eval`: NAME,NAME or `default`;
+    local_wikitext:FILE and local_lambada:FILE need no network."""
+    limit: int | None = Field(default=None, ge=1)
+    """Documents of each task, for a quick look; all of them without it."""
+    allow_code: bool = False
+    """Let tasks such as humaneval run the code that a model writes."""
+    max_task_loss: float | None = Field(default=None, gt=0)
+    """Quality gate on each task's main metric: how far it may fall, 0.02 is two points of accuracy; of a perplexity,
+    how far it may rise, as a share."""
     recipe: str | None = None
     """Name and version of the recipe that asked for this run, noted beside the published checkpoint."""
 
@@ -88,6 +101,13 @@ class RunSettings(BaseModel):
         if recovery != "none" and info.data.get("samples") == 1:
             raise ValueError(f"{recovery} holds calibration windows back and samples is 1; give --samples 2 or more")
         return recovery
+
+    @field_validator("max_task_loss")
+    @classmethod
+    def _tasks_to_lose_on(cls, limit: float | None, info: ValidationInfo) -> float | None:
+        if limit is not None and not info.data.get("tasks", "").strip(" ,"):
+            raise ValueError(f"{limit:g} limits what tasks lose, and tasks is not given; give --tasks, such as default")
+        return limit
 
     @field_validator("device")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from ghost.checkpoint.families import family_of
 from ghost.checkpoint.source import Checkpoint, mixer_prefix
 from ghost.checkpoint.writer import Planned, write_json, write_weights
-from ghost.mixer import MixerLayout, Weights
+from ghost.mixer import PROJECTIONS, MixerLayout, Weights
 from ghost.surgery import pad_mixer
 
 PROVENANCE = "ghost.json"
@@ -21,21 +21,42 @@ LOAD_AS_STORED = {"rescale_prenorm_residual": False}
 
 
 def export(
-    source: Checkpoint, mixer: Callable[[int], Weights], d_state: int, folder: Path, provenance: Mapping[str, Any]
+    source: Checkpoint,
+    mixer: Callable[[int], Weights],
+    d_state: int,
+    folder: Path,
+    provenance: Mapping[str, Any],
+    *,
+    projected: bool = False,
 ) -> None:
     """Write the pruned model to `folder`: config with the new state size, safetensors in the source's dtype, tokenizer
     and generation files carried over, ghost.json with where it comes from.
 
     `mixer` gives each layer's pruned tensors; layers narrower than `d_state` are padded with zeros to it, since no
-    runtime takes a state size per layer.
+    runtime takes a state size per layer. Where they are `projected`, the folder carries the code that runs it.
     """
-    layout = replace(source.mixer_layout, d_state=d_state)
+    layout = source.mixer_layout
+    layout = layout.projected_to(d_state) if projected else replace(layout, d_state=d_state)
     write_weights(folder, _plan(source, mixer, layout))
-    changed = {family_of(source.config).state_size_field: d_state} | LOAD_AS_STORED
-    write_json(folder / "config.json", source.raw_config | changed)
+    write_json(folder / "config.json", source.raw_config | changed_config(source, layout))
+    if projected:
+        from ghost.modeling import SOURCE
+
+        shutil.copyfile(SOURCE, folder / SOURCE.name)
     for path in source.companions():
         shutil.copyfile(path, folder / path.name)
     write_json(folder / PROVENANCE, dict(provenance))
+
+
+def changed_config(source: Checkpoint, layout: MixerLayout) -> dict[str, Any]:
+    """What the config of the pruned model says otherwise than its source's."""
+    changed = {family_of(source.config).state_size_field: layout.d_state} | LOAD_AS_STORED
+    if not layout.projected_from:
+        return changed
+    from ghost.modeling import MODEL_TYPE, GhostMamba2ForCausalLM, auto_map
+
+    named = {"model_type": MODEL_TYPE, "architectures": [GhostMamba2ForCausalLM.__name__], "auto_map": auto_map()}
+    return changed | named | {"projected_from": layout.projected_from}
 
 
 def _plan(source: Checkpoint, mixer: Callable[[int], Weights], layout: MixerLayout) -> Iterator[Planned]:
@@ -47,6 +68,12 @@ def _plan(source: Checkpoint, mixer: Callable[[int], Weights], layout: MixerLayo
         return pad_mixer(layout, mixer(layer))
 
     for layer in range(source.layers):
+        prefix = mixer_prefix(layer)
         for name, shape in layout.shapes().items():
-            if source.has(full := mixer_prefix(layer) + name):
-                yield Planned(full, shape, source.dtype(full), lambda layer=layer, name=name: padded(layer)[name])
+            like = prefix + ("in_proj.weight" if name in PROJECTIONS else name)
+            if source.has(like):
+                yield Planned(prefix + name, shape, source.dtype(like), partial(_taken, padded, layer, name))
+
+
+def _taken(mixer: Callable[[int], Weights], layer: int, name: str) -> Tensor:
+    return mixer(layer)[name]

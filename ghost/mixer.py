@@ -5,7 +5,7 @@ What differs is in `MixerLayout`. Weights are a mapping with the names that tran
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from ghost.ssd import ssd
 Weights = Mapping[str, Tensor]
 Gating = Literal["gate-then-norm", "norm-then-gate", "gate"]
 OPTIONAL = ("in_proj.bias", "conv1d.bias", "out_proj.bias")
+PROJECTIONS = ("B_proj", "C_proj")
+"""What a projected mixer carries besides a stock one's tensors, (g, r, n) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class MixerLayout:
     n_groups: int
     """Groups that share B and C (G); head h belongs to group h // (H / G)."""
     d_state: int
-    """State channels of a group (N), what ghost prunes."""
+    """State channels of a group, what ghost prunes (N, or r where projected)."""
     d_conv: int
     """Taps of the depthwise convolution."""
     norm_eps: float
@@ -46,6 +48,8 @@ class MixerLayout:
     """Factors on the rows z, x, B, C, dt of in_proj's output (falcon_h1's mup_vector)."""
     in_multiplier: float = 1.0
     """Factor on the mixer's input (falcon_h1's ssm_in_multiplier)."""
+    projected_from: int | None = None
+    """Channels of a group that conv1d gives (N), where B_proj and C_proj project them to d_state directions (r)."""
 
     def __post_init__(self) -> None:
         for name in ("d_model", "nheads", "headdim", "n_groups", "d_state", "d_conv"):
@@ -53,15 +57,26 @@ class MixerLayout:
                 raise SettingsError(f"{name} is {getattr(self, name)}; a Mamba2 mixer needs at least 1")
         if self.nheads % self.n_groups:
             raise SettingsError(f"nheads {self.nheads} is not a multiple of n_groups {self.n_groups}")
+        if self.projected_from is not None and self.projected_from < self.d_state:
+            raise SettingsError(f"d_state {self.d_state} is more than the {self.projected_from} it is projected from")
 
     @property
     def d_inner(self) -> int:
         return self.nheads * self.headdim
 
     @property
+    def bc_channels(self) -> int:
+        """Channels of B, and of C, that a group's in_proj and conv1d give."""
+        return self.projected_from or self.d_state
+
+    def projected_to(self, d_state: int) -> "MixerLayout":
+        """The layout of the mixer projected to `d_state` directions."""
+        return replace(self, d_state=d_state, projected_from=self.bc_channels)
+
+    @property
     def in_proj_sections(self) -> list[int]:
         """Rows of in_proj that make z, x, B, C and dt."""
-        bc = self.n_groups * self.d_state
+        bc = self.n_groups * self.bc_channels
         return [self.d_inner, self.d_inner, bc, bc, self.nheads]
 
     @property
@@ -93,7 +108,10 @@ class MixerLayout:
             "out_proj.weight": (self.d_model, self.d_inner),
             "out_proj.bias": (self.d_model,),
         }
-        return shapes if self.gating == "gate" else shapes | {"norm.weight": (self.d_inner,)}
+        if self.gating != "gate":
+            shapes["norm.weight"] = (self.d_inner,)
+        projection = (self.n_groups, self.d_state, self.bc_channels)
+        return shapes | (dict.fromkeys(PROJECTIONS, projection) if self.projected_from else {})
 
     def check(self, weights: Weights, where: str = "mixer") -> None:
         """Raise CheckpointError where a tensor is missing, unknown, or of another shape than the layout says."""
@@ -134,16 +152,24 @@ def mixer_inputs(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> M
         xBC = xBC * _per_channel(layout.multipliers[1:4], layout.conv_sections, xBC)
     xBC = F.silu(causal_conv(xBC, weights["conv1d.weight"], weights.get("conv1d.bias")))
     x, B, C = xBC.split(layout.conv_sections, dim=-1)
-    groups = (layout.n_groups, layout.d_state)
+    groups = (layout.n_groups, layout.bc_channels)
+    B_blgn, C_blgn = B.unflatten(-1, groups), C.unflatten(-1, groups)
+    if layout.projected_from:
+        B_blgn, C_blgn = (project(*pair) for pair in ((B_blgn, weights["B_proj"]), (C_blgn, weights["C_proj"])))
     return MixerInputs(
         z=z,
         x_blhp=x.unflatten(-1, (layout.nheads, layout.headdim)),
         dt_blh=F.softplus(dt_blh.float() + weights["dt_bias"].float()).clamp(*layout.dt_limit),
         A_h=-weights["A_log"].float().exp(),
-        B_blgn=B.unflatten(-1, groups),
-        C_blgn=C.unflatten(-1, groups),
+        B_blgn=B_blgn,
+        C_blgn=C_blgn,
         D_h=weights["D"].float(),
     )
+
+
+def project(B_blgn: Tensor, projection_grn: Tensor) -> Tensor:
+    """B or C after the convolution, group by group from n channels to r directions: (b, l, g, r)."""
+    return torch.einsum("blgn,grn->blgr", B_blgn, projection_grn)
 
 
 def _per_channel(factors: tuple[float, ...], sections: list[int], like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ghost.errors import SettingsError
+from ghost.mixer import project
 
 Policy = Literal["balanced", "pooled"]
 
@@ -48,6 +49,10 @@ class Selection:
         taken_blgk = B_blgn.gather(-1, index_blgk)
         return taken_blgk if self.is_rectangular else taken_blgk.masked_fill(indices_gk < 0, 0)
 
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, taken."""
+        return self.take(B_blgn), self.take(C_blgn)
+
 
 @dataclass(frozen=True, eq=False)
 class Masked:
@@ -58,6 +63,22 @@ class Masked:
     def take(self, B_blgn: Tensor) -> Tensor:
         """B or C after the convolution, same shape."""
         return B_blgn.masked_fill(~self.selection.kept_gn.to(B_blgn.device), 0)
+
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, masked."""
+        return self.take(B_blgn), self.take(C_blgn)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What is done to B and C after the convolution instead of a selection: each goes through a matrix (g, r, n)."""
+
+    B_grn: Tensor
+    C_grn: Tensor
+
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, projected: (b, l, g, n) to (b, l, g, r)."""
+        return project(B_blgn, self.B_grn), project(C_blgn, self.C_grn)
 
 
 def kept_count(d_state: int, sparsity: float, round_to: int) -> int:

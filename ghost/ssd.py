@@ -44,7 +44,7 @@ class Energies:
         )
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """Q steps of every sequence: scaled inputs, both projections, and the decays inside the chunk."""
 
     u_bgrqp: Tensor
@@ -60,7 +60,7 @@ class _Chunk(NamedTuple):
 
 
 def _decays(log_a_bgrq: Tensor) -> tuple[Tensor, Tensor]:
-    """L and alpha of `_Chunk`. Segment sums are differences in float64: in fp32 a strong decay early in the chunk
+    """L and alpha of `Chunk`. Segment sums are differences in float64: in fp32 a strong decay early in the chunk
     would cost the later entries their last digits."""
     cumulative = log_a_bgrq.to(torch.float64).cumsum(-1)
     segments = (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).to(log_a_bgrq.dtype)
@@ -68,7 +68,7 @@ def _decays(log_a_bgrq: Tensor) -> tuple[Tensor, Tensor]:
     return segments.masked_fill(above, -torch.inf).exp(), cumulative.to(log_a_bgrq.dtype).exp()
 
 
-def _chunks(x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, Q: int) -> Iterator[_Chunk]:
+def chunks(x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, Q: int) -> Iterator[Chunk]:
     """Cut along the length; the last chunk is simply shorter. Computes in fp32 (fp64 for fp64 inputs)."""
     dtype = torch.promote_types(x_blhp.dtype, torch.float32)
     length, h, g = x_blhp.shape[1], x_blhp.shape[2], B_blgn.shape[2]
@@ -76,10 +76,11 @@ def _chunks(x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn:
         x_bqhp, dt_bqh, B_bqgn, C_bqgn = (t[:, start : start + Q].to(dtype) for t in (x_blhp, dt_blh, B_blgn, C_blgn))
         u_bgrqp = (x_bqhp * dt_bqh.unsqueeze(-1)).unflatten(2, (g, h // g)).permute(0, 2, 3, 1, 4)
         log_a_bgrq = (dt_bqh * A_h.to(dtype)).unflatten(2, (g, h // g)).permute(0, 2, 3, 1)
-        yield _Chunk(u_bgrqp, B_bqgn.transpose(1, 2), C_bqgn.transpose(1, 2), *_decays(log_a_bgrq))
+        yield Chunk(u_bgrqp, B_bqgn.transpose(1, 2), C_bqgn.transpose(1, 2), *_decays(log_a_bgrq))
 
 
-def _entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None) -> Tensor:
+def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None) -> Tensor:
+    """H_0 (b, g, r, n, p) in the dtype of the computation: zero, or a state as `ssd` returns it."""
     b, _, h, p = x_blhp.shape
     g, n = B_blgn.shape[2:]
     dtype = torch.promote_types(x_blhp.dtype, torch.float32)
@@ -103,9 +104,9 @@ def ssd(
 
     dt is positive (after softplus), A negative. bf16 inputs are computed, and returned, in fp32.
     """
-    H_bgrnp = _entry_state(x_blhp, B_blgn, state_bhpn)
+    H_bgrnp = entry_state(x_blhp, B_blgn, state_bhpn)
     outputs = []
-    for c in _chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk):
+    for c in chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk):
         scores_bgrqs = (c.C_bgqn @ c.B_bgqn.mT).unsqueeze(2) * c.L_bgrqs
         y_bgrqp = scores_bgrqs @ c.u_bgrqp + c.alpha_bgrq.unsqueeze(-1) * (c.C_bgqn.unsqueeze(2) @ H_bgrnp)
         H_bgrnp = c.next_state(H_bgrnp)
@@ -136,11 +137,11 @@ def energies(
 
     and the two sums kept are v = C^2 (energy) and v = 1 (controllability).
     """
-    H_bgrnp = _entry_state(x_blhp, B_blgn, state_bhpn)
+    H_bgrnp = entry_state(x_blhp, B_blgn, state_bhpn)
     g, n = B_blgn.shape[2:]
     energy_gn = torch.zeros(g, n, dtype=STATISTICS, device=x_blhp.device)
     controllability_gn = torch.zeros_like(energy_gn)
-    for c in _chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk):
+    for c in chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk):
         energy_bgn, controllability_bgn = _chunk_energies(c, H_bgrnp)
         energy_gn += energy_bgn.to(STATISTICS).sum(0)
         controllability_gn += controllability_bgn.to(STATISTICS).sum(0)
@@ -149,7 +150,7 @@ def energies(
     return Energies(energy_gn, controllability_gn, observability_gn, x_blhp.shape[0] * x_blhp.shape[1])
 
 
-def _chunk_energies(c: _Chunk, H_bgrnp: Tensor) -> tuple[Tensor, Tensor]:
+def _chunk_energies(c: Chunk, H_bgrnp: Tensor) -> tuple[Tensor, Tensor]:
     """sum_t C_t^2 E_t and sum_t E_t of one chunk that is entered with H; see `energies` for the equations."""
     heads, steps = c.u_bgrqp.shape[2:4]
     gram_bgrqs = (c.u_bgrqp @ c.u_bgrqp.mT) * (2 * c.L_bgrqs)
@@ -174,8 +175,8 @@ def states(
 
     For statistics that have no closed form over a chunk; one state of the batch is in memory at a time.
     """
-    H_bgrnp = _entry_state(x_blhp, B_blgn, None)
-    for c in _chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, every):
+    H_bgrnp = entry_state(x_blhp, B_blgn)
+    for c in chunks(x_blhp, dt_blh, A_h, B_blgn, C_blgn, every):
         H_bgrnp = c.next_state(H_bgrnp)
         yield c.C_bgqn[:, :, -1], H_bgrnp
 
@@ -191,7 +192,7 @@ def recurrence(
     state_bhpn: Tensor | None = None,
 ) -> tuple[Tensor, Energies]:
     """The definition, step by step: y (b, l, h, p) and the energies. What `ssd` and `energies` are held against."""
-    H_bgrnp = _entry_state(x_blhp, B_blgn, state_bhpn)
+    H_bgrnp = entry_state(x_blhp, B_blgn, state_bhpn)
     dtype, (g, r) = H_bgrnp.dtype, H_bgrnp.shape[1:3]
     energy_gn = torch.zeros(B_blgn.shape[2:], dtype=STATISTICS, device=x_blhp.device)
     controllability_gn = torch.zeros_like(energy_gn)

@@ -34,8 +34,18 @@ def zero_mixer(layout: MixerLayout, weights: Weights, selection: Selection) -> d
     return _cut(weights, _row_positions(layout, channels), channels)
 
 
+def project_mixer(layout: MixerLayout, weights: Weights, B_grn: Tensor, C_grn: Tensor) -> dict[str, Tensor]:
+    """The same mixer with B_proj and C_proj behind its convolution, in in_proj's dtype; the state has r directions."""
+    assert layout.projected_from is None, "a projected mixer is not projected again"
+    like = weights["in_proj.weight"]
+    return dict(weights) | {"B_proj": B_grn.to(like), "C_proj": C_grn.to(like)}
+
+
 def pad_mixer(layout: MixerLayout, weights: Weights) -> dict[str, Tensor]:
-    """Widen a mixer to the layout's d_state with channels that are zero; one that has that size comes back as it is."""
+    """Widen a mixer to the layout's d_state with channels that are zero; one that has that size, or is projected to
+    it, comes back as it is."""
+    if layout.projected_from:
+        return dict(weights)
     bc = (weights["conv1d.weight"].shape[0] - layout.d_inner) // 2
     narrow = replace(layout, d_state=bc // layout.n_groups)
     if narrow == layout:

@@ -1,23 +1,37 @@
 """The walk through a model: score a layer, choose its channels, go on through what is left.
 
 One pass, not two: z, x, dt, B, C of a layer are computed once; its statistics, and then its pruned output with
-B[..., kept] and C[..., kept], come from the same tensors. in_proj and conv1d never run twice.
+B[..., kept] and C[..., kept], or both projected, come from the same tensors. in_proj and conv1d never run twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, Layer, batches
+from ghost.backbone import Backbone, Channels, Layer, batches, rms_norm
 from ghost.config import RunSettings
-from ghost.mixer import MixerInputs, Weights
+from ghost.errors import CheckpointError
+from ghost.mixer import PROJECTIONS, MixerInputs, Weights
 from ghost.recovery import DensePath, Pairs, Recovered, recover
-from ghost.saliency import GateGradients, LayerStatistics, find_method, gate_gradients, row_norms
-from ghost.selection import Selection, kept_count, select
-from ghost.surgery import slice_mixer
+from ghost.saliency import (
+    GateGradients,
+    LayerStatistics,
+    Method,
+    Place,
+    balance_of,
+    find_method,
+    gate_gradients,
+    modules_to_remove,
+    removals,
+    row_norms,
+    smallest_rank,
+    thin_mixer,
+)
+from ghost.selection import Masked, Projection, Selection, kept_count, select
+from ghost.surgery import project_mixer, slice_mixer, zero_mixer
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +41,10 @@ class LayerResult:
     layer: int
     statistics: LayerStatistics
     selection: Selection
+    changed: Weights | None = None
+    """The pruned mixer, where it is more than a cut of the source's: projected, recovered, zeroed weight by weight."""
     recovered: Recovered | None = None
-    """The corrected mixer, where the settings ask for recovery."""
+    """What recovery came to, where the settings ask for it."""
 
 
 class Walk:
@@ -37,40 +53,89 @@ class Walk:
     Activations are a cache, never the truth: after `restore(i, selection)` for layers that are known already, the
     inputs of the next layer are rebuilt from the checkpoint, the tokens and those selections, in the same operations
     and so in the same bits as when they were first computed.
+
+    CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
 
     def __init__(self, backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> None:
         self.backbone, self.tokens_bl, self.settings = backbone, tokens_bl, settings
         self.method = find_method(settings.method)
-        layout = backbone.checkpoint.mixer_layout
-        self.kept = kept_count(layout.d_state, settings.sparsity, settings.round_to)
+        _check(backbone, self.method, settings)
+        if settings.energy is None:
+            self.kept = kept_count(backbone.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
         self._selections: list[Selection] = []
         self._stored: dict[int, Callable[[], Weights]] = {}
         self._dense: DensePath | None = None
-        self._outlook: list[Selection] = []
+        self._outlook: list[Channels] = []
         self._position = 0
         self._hidden_blm: Tensor | None = None
         self._held: tuple[Layer, list[MixerInputs]] | None = None
-        self._gradients: Sequence[GateGradients] | None = None
+        self._surveyed: Sequence[GateGradients] | Sequence[Place] | None = None
+
+    @cached_property
+    def kept(self) -> int:
+        """Channels, or directions, that stay per group; by energy it takes a walk through the dense model."""
+        assert self.settings.energy is not None
+        plain = {"sequential": False, "recovery": "none", "energy": None, "sparsity": 0.5, "round_to": 1}
+        dense = walk(self.backbone, self.tokens_bl, self.settings.model_copy(update=plain))
+        spectra = [result.selection.saliency_gn for result in dense]
+        return smallest_rank(spectra, self.settings.energy, self.settings.round_to)
 
     @torch.inference_mode()
     def statistics(self, i: int) -> LayerStatistics:
         """Statistics of layer i, as its method needs them. Layers before it must be pruned or restored."""
         if self.method.needs != "layer":
             norms = row_norms(self.backbone.checkpoint.mixer_layout, self.backbone.checkpoint.mixer(i))
-            return norms if self.method.needs == "weights" else self._with_gradients(norms, i)
+            if self.method.needs == "inputs":
+                self._reach(i)
+                return replace(norms, tokens=self.tokens_bl.numel())
+            return norms if self.method.needs == "weights" else self._with_survey(norms, i)
         layer, held = self._inputs(i)
         return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}")
 
-    def _with_gradients(self, norms: LayerStatistics, i: int) -> LayerStatistics:
-        """One backward pass through the dense model serves every layer; a resumed walk repeats it, to the same bits."""
-        if self._gradients is None:
-            self._gradients = gate_gradients(self.backbone, (self.tokens_bl[part] for part in self._parts()))
-        return self._gradients[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
+    def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
+        """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
+        if self._surveyed is None:
+            tokens = [self.tokens_bl[part] for part in self._parts()]
+            if self.method.needs == "gradients":
+                self._surveyed = gate_gradients(self.backbone, tokens)
+            else:
+                d_state = self.backbone.checkpoint.mixer_layout.d_state
+                count = modules_to_remove(self.backbone.layers, self.kept, d_state)
+                self._surveyed = removals(self.backbone, tokens, count)
+        return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
 
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
         """The channels of layer i that stay."""
-        return select(self.method.score(statistics, i, self.settings.seed), self.kept, self.settings.policy)
+        saliency_gn = self.method.score(statistics, i, self.settings.seed)
+        if self.method.form in ("zeroed", "unstructured"):
+            return Selection(saliency_gn, saliency_gn == 1)  # all of a layer's channels, or none
+        return select(saliency_gn, self.kept, self.settings.policy)
+
+    @torch.inference_mode()
+    def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
+        """Layer i's pruned tensors, by the form of its method, before any recovery."""
+        source = self.backbone.checkpoint
+        layout, mixer = source.mixer_layout, source.mixer(i)
+        if self.method.form == "projected":
+            balanced = balance_of(statistics)
+            return project_mixer(layout, mixer, balanced.B_gnn[:, : self.kept], balanced.C_gnn[:, : self.kept])
+        if self.method.thin is not None:
+            return thin_mixer(layout, mixer, self.method.thin, self._normed(i), self.kept, f"layer {i}")
+        if self.settings.soft or self.method.form == "zeroed":
+            return zero_mixer(layout, mixer, selection)
+        return slice_mixer(layout, mixer, selection)[1]
+
+    def _normed(self, i: int) -> Iterator[Tensor]:
+        """The normed inputs (b, l, m) of mixer i, batch by batch."""
+        hidden_blm, backbone = self._reach(i), self.backbone
+        norm_m = backbone.layer(i).norm_m
+        return (rms_norm(hidden_blm[p], norm_m, backbone.norm_eps).to(backbone.dtype) for p in self._parts())
+
+    @property
+    def changes(self) -> bool:
+        """Its mixers are more than cuts of the source's, so that those before a layer have to be given to `restore`."""
+        return self.settings.recovery != "none" or self.method.form in ("projected", "unstructured")
 
     @torch.inference_mode()
     def recover(self, i: int, pruned: Weights) -> Recovered:
@@ -83,10 +148,10 @@ class Walk:
         return recover(pairs, i, pruned, local=self.settings.recovery == "local", seed=self.settings.seed)
 
     def restore(self, i: int, selection: Selection, stored: Callable[[], Weights] | None = None) -> None:
-        """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one,
-        the activations are let go. With recovery `stored` gives the corrected mixer to the last bit."""
+        """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one, the
+        activations are let go. `stored` gives the pruned mixer to the last bit, where the walk `changes` mixers."""
         assert i == len(self._selections), f"layer {i} after {len(self._selections)} layers"
-        assert (stored is None) == (self.settings.recovery == "none"), "recovery and nothing else needs stored weights"
+        assert (stored is not None) == self.changes, "stored weights, where they are more than a cut, and only there"
         self._selections.append(selection)
         if stored is not None:
             self._stored[i] = stored
@@ -109,7 +174,10 @@ class Walk:
         if self._hidden_blm is None:
             if self.settings.recovery != "none":
                 plain = self.settings.model_copy(update={"recovery": "none"})
-                self._outlook = [result.selection for result in walk(self.backbone, self.tokens_bl, plain)]
+                self._outlook = [
+                    self._channels(result.selection, result.changed)
+                    for result in walk(self.backbone, self.tokens_bl, plain)
+                ]
                 self._dense = DensePath(self.backbone, self.tokens_bl)
             self._hidden_blm = self.backbone.embed(self.tokens_bl)
         while self._position < i:
@@ -119,13 +187,31 @@ class Walk:
     def _advance(self) -> None:
         """Carry the activations through the layer at the current position, in place and batch by batch."""
         assert self._hidden_blm is not None
-        layer, held = self._held or (self.backbone.layer(self._position), None)
-        channels = self._selections[self._position] if self.settings.sequential else None
+        layer, held, channels = self._passage()
         for number, part in enumerate(self._parts()):
             hidden_blm = self._hidden_blm[part]
             inputs = held[number] if held else self.backbone.inputs(layer, hidden_blm)
             self._hidden_blm[part] = self.backbone.advance(layer, hidden_blm, inputs, channels)
         self._held, self._position = None, self._position + 1
+
+    def _passage(self) -> tuple[Layer, list[MixerInputs], Channels | None]:
+        """The layer at the current position, its inputs where they are still held, and what it does to B and C."""
+        i = self._position
+        stored = self._stored.pop(i)() if self.settings.sequential and self.changes else None
+        if stored is not None and self.method.form == "unstructured":
+            return self.backbone.layer(i, stored), [], None
+        layer, held = self._held or (self.backbone.layer(i), [])
+        return layer, held, self._channels(self._selections[i], stored) if self.settings.sequential else None
+
+    def _channels(self, selection: Selection, changed: Weights | None) -> Channels:
+        match self.method.form:
+            case "projected":
+                assert changed is not None
+                return Projection(*(self.backbone.place(changed[name]) for name in PROJECTIONS))
+            case "zeroed":
+                return Masked(selection)
+            case _:
+                return selection
 
     def _advance_both(self, dense: DensePath) -> None:
         """Carry the dense path past the layer at the current position, and the activations through what was stored of
@@ -153,17 +239,19 @@ def walk(backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> Iterat
     for i in range(backbone.layers):
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)
-        recovered = _recovered(steps, i, selection)
-        steps.restore(i, selection, partial(_mixer, recovered) if recovered else None)
-        yield LayerResult(i, statistics, selection, recovered)
+        changed = steps.reduce(i, statistics, selection) if steps.changes else None
+        recovered = steps.recover(i, changed) if changed and settings.recovery != "none" else None
+        changed = recovered.mixer if recovered else changed
+        steps.restore(i, selection, partial(_given, changed) if changed else None)
+        yield LayerResult(i, statistics, selection, changed, recovered)
 
 
-def _recovered(steps: Walk, i: int, selection: Selection) -> Recovered | None:
-    if steps.settings.recovery == "none":
-        return None
-    source = steps.backbone.checkpoint
-    return steps.recover(i, slice_mixer(source.mixer_layout, source.mixer(i), selection)[1])
+def _given(weights: Weights) -> Weights:
+    return weights
 
 
-def _mixer(recovered: Recovered) -> Weights:
-    return recovered.mixer
+def _check(backbone: Backbone, method: Method, settings: RunSettings) -> None:
+    method.check(settings)
+    if backbone.checkpoint.mixer_layout.projected_from:
+        where = backbone.checkpoint.folder
+        raise CheckpointError(f"{where} is projected and can't be pruned again; give the model it was made from")

@@ -20,7 +20,6 @@ from artifacts.tables import decode, encode, metadata
 from ghost.mixer import Weights
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
-from ghost.surgery import slice_mixer, zero_mixer
 from tasks.run import Run
 from tasks.tables import read_selection, read_statistics, selection_columns, statistics_columns
 
@@ -66,9 +65,9 @@ def _adopt(run: Run, layer: int) -> bool:
 
 
 def _restore(run: Run, layer: int, selection: Selection) -> None:
-    """What recovery changed can't be made again from the source: the walk goes on through the bytes in the store."""
-    recovers = run.settings.recovery != "none"
-    run.walk.restore(layer, selection, (lambda: load(run.store.get(run.keys.weights(layer)))) if recovers else None)
+    """What is more than a cut can't be made again from the source: the walk goes on through the bytes in the store."""
+    changes = run.walk.changes
+    run.walk.restore(layer, selection, (lambda: load(run.store.get(run.keys.weights(layer)))) if changes else None)
 
 
 def _stored_statistics(run: Run, layer: int) -> bytes | None:
@@ -110,8 +109,7 @@ def prune_layer(run: Run, layer: int) -> State[Any]:
     if layer in run.records:
         return reference(key, run.records[layer].files["weights.safetensors"], cached=True)
     selection = read_selection(run.store, run.keys, layer)
-    layout, mixer = run.source.mixer_layout, run.source.mixer(layer)
-    pruned = zero_mixer(layout, mixer, selection) if run.settings.soft else slice_mixer(layout, mixer, selection)[1]
+    pruned = run.walk.reduce(layer, read_statistics(run.store, run.keys, layer), selection)
     pruned, note = _recover(run, layer, pruned)
     described = {"recovery": note} if note else None
     digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}, described))

@@ -15,6 +15,7 @@ from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 
 MEASURED = ("controllability", "observability", "energy", "gradient", "fisher", "rank")
+MATRICES = ("coupling", "controllability_gramian", "observability_gramian")
 
 
 def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def statistics_columns(layer: int, statistics: LayerStatistics) -> dict[str, Any
     return (
         _positions(layer, statistics.norm_b_gn)
         | {name: pa.nulls(rows, pa.float64()) if t is None else t.flatten().numpy() for name, t in measured.items()}
-        | {"coupling": _lists(statistics.coupling_gnn, rows)}
+        | {name: _lists(getattr(statistics, f"{name}_gnn"), rows) for name in MATRICES}
         | {"norm_b": statistics.norm_b_gn.flatten().numpy(), "norm_c": statistics.norm_c_gn.flatten().numpy()}
         | {"tokens": [statistics.tokens] * rows}
     )
@@ -34,7 +35,8 @@ def statistics_from(table: pa.Table) -> LayerStatistics:
     """What `statistics_columns` was given."""
     norms = LayerStatistics(_grid(table, "norm_b"), _grid(table, "norm_c"))
     measured = {f"{name}_gn": None if table[name].null_count else _grid(table, name) for name in MEASURED}
-    return replace(norms, **measured, coupling_gnn=_matrices(table, "coupling"), tokens=table["tokens"][0].as_py())
+    matrices = {f"{name}_gnn": _matrices(table, name) for name in MATRICES}
+    return replace(norms, **measured, **matrices, tokens=table["tokens"][0].as_py())
 
 
 def _lists(matrices_gnn: Tensor | None, rows: int) -> pa.Array:

@@ -19,13 +19,14 @@ from artifacts.store import open_store
 
 NAMES = {"stats": STATS, "selection": SELECTION, "tokens": TOKENS}
 MEASURED = {"controllability", "observability", "energy", "gradient", "fisher", "rank"}
-NULLABLE = MEASURED | {"coupling"}
+MATRICES = {"coupling", "controllability_gramian", "observability_gramian"}
+NULLABLE = MEASURED | MATRICES
 
 
 def stats(channels: int = 300) -> dict[str, Any]:
     random = np.random.default_rng(0)
     numbers: dict[str, Any] = {name: random.random(channels) for name in (*sorted(MEASURED), "norm_b", "norm_c")}
-    numbers["coupling"] = list(random.random((channels, 3)))
+    numbers |= {name: list(random.random((channels, 3))) for name in sorted(MATRICES)}
     index = np.arange(channels)
     return {"layer": index * 0 + 3, "group": index // 150, "channel": index % 150, **numbers, "tokens": [99] * channels}
 
@@ -120,7 +121,7 @@ def test_what_is_no_such_table_is_damage() -> None:
 def test_another_version_is_refused_with_both_versions_and_the_remedy() -> None:
     entries = {**STATS.metadata, b"ghost.version": b"7"}
     newer = tables.encode({"layer": [1]}, _with_columns(STATS, "layer").with_metadata(entries))
-    with pytest.raises(StoreError, match=r"stats table has format version 7, .* knows 2; read it with"):
+    with pytest.raises(StoreError, match=r"stats table has format version 7, .* knows 3; read it with"):
         tables.decode(newer, STATS)
 
 

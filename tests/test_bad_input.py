@@ -116,7 +116,7 @@ def a_file(store: Path) -> Path:
 
 def of_another_format(store: Path) -> Path:
     store.mkdir()
-    (store / MARKER).write_text(json.dumps({"format": 3, "what": "ghost artifact store"}))
+    (store / MARKER).write_text(json.dumps({"format": 7, "what": "ghost artifact store"}))
     return store
 
 
@@ -125,7 +125,7 @@ def of_another_format(store: Path) -> Path:
     [(occupied, "there holds something else", "choose an empty folder with --store"),
      (a_file, "there is a file", "choose a folder with --store"),
      (lambda store: a_file(store) / "below", "there/below: cannot open it", "choose another --store"),
-     (of_another_format, "there has format version 3, this version of ghost knows 2", "choose another --store"),
+     (of_another_format, "there has format version 7, this version of ghost knows 3", "choose another --store"),
      (lambda store: "gs://bucket/runs", "gs://bucket/runs is not supported", "s3://bucket/prefix with --store")],
 )  # fmt: skip
 def test_a_folder_that_is_no_store_is_refused(

@@ -213,7 +213,7 @@ def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp
     export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run))
     source, tokens = run.source, TOKENS[0]
     found = verify(folder, source, tokens)
-    assert found["difference"] <= 1e-5 and found["against"] == "the stored, recovered weights in ghost's own path"
+    assert found["difference"] <= 1e-5 and found["against"] == "the stored, changed weights in ghost's own path"
     record = json.loads((folder / "ghost.json").read_text())
     record["ghost"]["determinants"]["recovery"] = "none"
     (folder / "ghost.json").write_text(json.dumps(record))

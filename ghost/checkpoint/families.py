@@ -11,6 +11,8 @@ from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
 
+PROJECTED = "ghost_mamba2"
+"""ghost's own: mamba2 with a projected state, in ghost/modeling."""
 Config = Any
 """A transformers config object; only attribute access is used."""
 
@@ -85,9 +87,12 @@ _ROWS = (
     Family(model_type="nemotron_h", mixer_paths=("backbone.layers.{i}.mixer", "model.layers.{i}.mixer"),
            names=_NEMOTRON_H, derived=_clamped_below, inner_width=lambda config: (),
            activation_field="mamba_hidden_act"),
+    Family(model_type=PROJECTED, mixer_paths=("backbone.layers.{i}.mixer",),
+           names=_MAMBA2 | {"projected_from": "projected_from"}, derived=_clamped,
+           inner_width=lambda config: ("expand", "hidden_size"), activation_field="hidden_act"),
 )  # fmt: skip
 FAMILIES = {row.model_type: row for row in _ROWS}
-WHOLE_MODELS = ("mamba2",)
+WHOLE_MODELS = ("mamba2", PROJECTED)
 """Families whose whole models ghost can walk; of the others it knows the mixer only."""
 
 

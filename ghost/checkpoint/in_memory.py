@@ -61,10 +61,12 @@ def in_memory(model: Any) -> LiveCheckpoint:
     """A `Mamba2ForCausalLM` on any device, opened for reading. CheckpointError with the remedy for anything else."""
     from transformers import Mamba2ForCausalLM
 
-    if not isinstance(model, Mamba2ForCausalLM):
+    from ghost.modeling import GhostMamba2ForCausalLM
+
+    if not isinstance(model, Mamba2ForCausalLM | GhostMamba2ForCausalLM):
         raise CheckpointError(f"model is a {type(model).__name__}; give a Mamba2ForCausalLM, a folder or a hub name")
     config, tensors = deepcopy(model.config), _live(model.state_dict())
-    raw = json.loads(config.to_json_string()) | {"architectures": ["Mamba2ForCausalLM"], "dtype": _dtype_name(model)}
+    raw = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__], "dtype": _dtype_name(model)}
     checkpoint = LiveCheckpoint(PLACE, raw, config, mixer_layout(config), tensors)
     check_complete(checkpoint)
     return checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import check_whole_model, mixer_layout
+from ghost.checkpoint.families import PROJECTED, check_whole_model, mixer_layout
 from ghost.checkpoint.files import read_config
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.native import is_native, to_transformers
@@ -174,6 +174,8 @@ def _config_object(raw: dict[str, Any], folder: Path) -> Any:
     check_whole_model(raw, str(folder / "config.json"))
     from transformers import AutoConfig
 
+    if raw.get("model_type") == PROJECTED:
+        import ghost.modeling  # noqa: F401  registers it
     try:
         return to_transformers(raw) if is_native(raw) else AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except CheckpointError:

@@ -142,12 +142,17 @@ class Training:
             optimizer.load_state_dict(saved)
 
 
-def train(work: Path, steps: int) -> Training:
-    """Train to `steps`, from the last checkpoint in `work` if there is one."""
+def train_demo(work: Path, steps: int) -> Training:
+    """The demo model's own data, through `train`."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(work)
-    stream, check = training_stream(tokenizer), held_out(tokenizer, "calibration")[: 32 * (LENGTH + 1)]
-    model = new_model()
+    return train(work, steps, training_stream(tokenizer), held_out(tokenizer, "calibration"))
+
+
+def train(work: Path, steps: int, stream: Tensor, check: Tensor) -> Training:
+    """Train to `steps` on a token stream (length,), from the last checkpoint in `work` if there is one; `check` is
+    the held-out text whose loss is printed."""
+    model, check = new_model(), check[: 32 * (LENGTH + 1)]
     training, saved, compiled = Training(model, new_optimizers(model)), work / "train.pt", torch.compile(block)
     if saved.exists():
         training.load(saved)
@@ -192,7 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of {BATCH} windows of {LENGTH} tokens")
     args = parser.parse_args()
-    save_model(train(args.work, args.steps), args.out)
+    save_model(train_demo(args.work, args.steps), args.out)
 
 
 if __name__ == "__main__":

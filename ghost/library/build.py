@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import family_of
 from ghost.checkpoint.source import EMBEDDINGS, HEAD, Checkpoint, mixer_prefix
 from ghost.config import RunSettings
-from ghost.export import LOAD_AS_STORED
+from ghost.export import changed_config
+from ghost.mixer import MixerLayout
+from ghost.saliency import find_method
 from ghost.selection import Selection
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult
@@ -24,17 +25,17 @@ def build(
     source: Checkpoint, layers: Sequence[LayerResult], settings: RunSettings, device: torch.device
 ) -> "Mamba2ForCausalLM":
     """A `Mamba2ForCausalLM` in evaluation mode on `device`, in the source's dtypes; it shares nothing with the source.
+    Where the method projects, it is a `GhostMamba2ForCausalLM`.
 
     Its generation settings are transformers' defaults for the config.
     """
-    from transformers import Mamba2ForCausalLM
-
-    d_state = state_size(source, [result.selection for result in layers], settings)
+    layout = pruned_layout(source, [result.selection for result in layers], settings)
+    zeroed = settings.soft or find_method(settings.method).form == "zeroed"
     with torch.device("meta"):
-        model: Any = Mamba2ForCausalLM(_config(source, d_state))
+        model = _model(source, layout)
     state = {name: source.tensor(name).to(device, copy=True) for name in source.others()}
     for result in layers:
-        mixer, prefix = _mixer(source, result, d_state, soft=settings.soft), mixer_prefix(result.layer)
+        mixer, prefix = _mixer(source, result, layout, zeroed=zeroed), mixer_prefix(result.layer)
         state |= {prefix + name: tensor.to(device, copy=True) for name, tensor in mixer.items()}
     is_tied = HEAD not in state
     model.load_state_dict(state | {HEAD: state[EMBEDDINGS]} if is_tied else state, assign=True)
@@ -43,24 +44,37 @@ def build(
     return model.eval()
 
 
-def state_size(source: Checkpoint, selections: Sequence[Selection], settings: RunSettings) -> int:
-    """State size of the whole model: that of its fullest group, rounded up to `round_to`; as it was where soft."""
-    d_state, multiple = source.mixer_layout.d_state, settings.round_to
+def pruned_layout(source: Checkpoint, selections: Sequence[Selection], settings: RunSettings) -> MixerLayout:
+    """The layout of every mixer of the pruned model. Its state is that of the fullest group, rounded up to `round_to`;
+    as it was where channels, or single weights, are only zeroed."""
+    layout, form = source.mixer_layout, find_method(settings.method).form
     widest = max(selection.width for selection in selections)
-    return d_state if settings.soft else min(-(-widest // multiple) * multiple, d_state)
+    if form == "projected":
+        return layout.projected_to(widest)
+    if settings.soft or form != "sliced":
+        return layout
+    return replace(layout, d_state=min(-(-widest // settings.round_to) * settings.round_to, layout.d_state))
 
 
-def _mixer(source: Checkpoint, result: LayerResult, d_state: int, *, soft: bool) -> dict[str, Tensor]:
-    layout = source.mixer_layout
-    if soft:
-        return zero_mixer(layout, source.mixer(result.layer), result.selection)
-    recovered = result.recovered
-    sliced = recovered.mixer if recovered else slice_mixer(layout, source.mixer(result.layer), result.selection)[1]
-    return pad_mixer(replace(layout, d_state=d_state), sliced)
+def _mixer(source: Checkpoint, result: LayerResult, layout: MixerLayout, *, zeroed: bool) -> dict[str, Tensor]:
+    if result.changed is not None:
+        return pad_mixer(layout, result.changed)
+    dense = source.mixer(result.layer)
+    if zeroed:
+        return zero_mixer(source.mixer_layout, dense, result.selection)
+    return pad_mixer(layout, slice_mixer(source.mixer_layout, dense, result.selection)[1])
 
 
-def _config(source: Checkpoint, d_state: int) -> Any:
+def _model(source: Checkpoint, layout: MixerLayout) -> Any:
+    """The module with no weights yet."""
+    changed = changed_config(source, layout)
+    if layout.projected_from:
+        from ghost.modeling import GhostMamba2Config, GhostMamba2ForCausalLM
+
+        return GhostMamba2ForCausalLM(GhostMamba2Config(**source.config.to_dict() | changed))
+    from transformers import Mamba2ForCausalLM
+
     config = deepcopy(source.config)
-    for name, value in ({family_of(config).state_size_field: d_state} | LOAD_AS_STORED).items():
+    for name, value in changed.items():
         setattr(config, name, value)
-    return config
+    return Mamba2ForCausalLM(config)

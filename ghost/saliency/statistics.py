@@ -22,6 +22,10 @@ class LayerStatistics:
     fisher_gn: Tensor | None = None
     rank_gn: Tensor | None = None
     coupling_gnn: Tensor | None = None
+    controllability_gramian_gnn: Tensor | None = None
+    """Controllability Gramian, E of the sum over heads and headdim of H_t H_t^T."""
+    observability_gramian_gnn: Tensor | None = None
+    """Observability Gramian, E C_t C_t^T."""
     tokens: int = 0
 
     def with_energies(self, sums: Energies, where: str) -> "LayerStatistics":
