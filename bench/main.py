@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, energies, memory, quality, recovery, s3, walk
+from bench import cuda, decode, energies, memory, quality, recovery, s3, walk
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
 BENCHMARKS = {
     "energies": energies.run,
     "walk": walk.run,
+    "decode": decode.run,
     "memory": memory.run,
     "quality": quality.run,
     "recovery": recovery.run,

@@ -1,9 +1,10 @@
 """Train a second small Mamba2 model, of the demo's shape, on texts of your own.
 
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 python -m bench.train_text valid.txt lambada_test.jsonl --out english
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 \\
+        python -m bench.train_text valid.txt lambada_test.jsonl --out english
 
-Texts are named as for `ghost run` (path or path:column). The last twentieth of each is held out. 900 steps of 4096 tokens
-take about a quarter of an hour on two cores; the same command continues from `--out`/train.pt.
+Texts are named as for `ghost run` (path or path:column). The last twentieth of each is held out. 900 steps of 4,096
+tokens take about ten minutes on two cores; the same command continues from train.pt in `--out`.
 """
 
 import argparse

@@ -41,8 +41,7 @@ class GhostMamba2Config(Mamba2Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if not 0 < self.state_size <= self.projected_from:
-            most = self.projected_from
+        if not 0 < self.state_size <= (most := self.projected_from):
             raise ValueError(f"state_size is {self.state_size}; give 1 to {most}, which is projected_from")
 
 

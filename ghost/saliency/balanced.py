@@ -1,4 +1,4 @@
-"""Balanced truncation of a state axis (Moore 1981): the basis in which what the inputs excite and what the readout sees agree.
+"""Balanced truncation of a state axis (Moore 1981): the basis in which what is excited and what is read agree.
 
 Mamba2's decay is one scalar per head, so the state's directions never mix over time: with rows T of B and T^-T of C the
 output is that of the dense mixer, and with the first r rows it changes by C_t^T (I - T_r^+ T_r) H_t at step t, exactly.
@@ -22,7 +22,7 @@ NEGLIGIBLE = 1e-6
 
 
 class Balanced(NamedTuple):
-    """Hankel singular values (g, n), falling, and the directions of B (T) and of C (T^-T), one a row (g, n, n); float64.
+    """Hankel singular values (g, n), falling, and the directions of B (T) and C (T^-T), one a row (g, n, n); float64.
 
     `B_gnn[:, :r]` and `C_gnn[:, :r]` project to the r best. Both rows of a direction have the same norm, at least 1 and
     rarely much more: any scale of a row of T is free if T^-T has its inverse, and this one suits half precision.
@@ -34,8 +34,8 @@ class Balanced(NamedTuple):
 
 
 def balance(Wc_gnn: Tensor, Wo_gnn: Tensor) -> Balanced:
-    """The balanced basis of each group, by its Gramians; Hankel value 0, and the last places, for directions that nothing
-    excites or nothing reads. The same Gramians give the same bytes on one kind of machine."""
+    """The balanced basis of each group, by its Gramians (g, n, n). Directions that nothing excites or reads come
+    last, with Hankel value 0. The same Gramians give the same bytes on one kind of machine."""
     balanced = [_balance(Wc_nn, Wo_nn) for Wc_nn, Wo_nn in zip(Wc_gnn.cpu(), Wo_gnn.cpu(), strict=True)]
     return Balanced(*(torch.stack(part) for part in zip(*balanced, strict=True)))
 
@@ -45,12 +45,10 @@ def _balance(Wc_nn: Tensor, Wo_nn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Lc_nn, Lo_nn = _root(Wc_nn), _root(Wo_nn)
     U_nr, S_r, Vh_rn = torch.linalg.svd(Lo_nn.mT @ Lc_nn)
     B_rn, C_rn = U_nr.mT @ Lo_nn.mT, Vh_rn @ Lc_nn.mT
-    # B_rn C_rn^T = S up to here. Equal norms instead of S^-1/2 on both sides, and the largest entry of B's row positive.
-    peak_r1 = B_rn.gather(1, B_rn.abs().argmax(1, keepdim=True))
-    scale_r1 = (
-        C_rn.norm(dim=1, keepdim=True) / (B_rn.norm(dim=1, keepdim=True) * S_r[:, None])
-    ).sqrt() * peak_r1.sign()
-    B_rn, C_rn = B_rn * scale_r1, C_rn / (scale_r1 * S_r[:, None])
+    # B C^T is S up to here. Rows of equal norm instead of S^-1/2 on both sides, and a sign that is always the same.
+    sign_r = B_rn.gather(1, B_rn.abs().argmax(1, keepdim=True)).sign().squeeze(1)
+    scale_r = sign_r * (C_rn.norm(dim=1) / (B_rn.norm(dim=1) * S_r)).sqrt()
+    B_rn, C_rn = B_rn * scale_r[:, None], C_rn / (scale_r * S_r)[:, None]
     hankel_r = (_diagonal(B_rn, Wc_nn) * _diagonal(C_rn, Wo_nn)).sqrt()
     hankel_r = hankel_r.masked_fill(hankel_r <= NEGLIGIBLE * hankel_r.max(), 0)
     order_r = hankel_r.argsort(descending=True, stable=True)  # the ridge may turn the order of the faintest

@@ -2,9 +2,9 @@
 
     Wc = E sum_{heads of the group, p} H_t H_t^T        Wo = E C_t C_t^T        E over (sample, step)
 
-Both are exact means over every step, in matrix products over chunks, and no state in between is formed. With `chunk` for a
-chunk entered with H_0, and `c_s = sum_{t>=s} L[t,s]^2`, every later step sees the outer product written at s, and what it
-meets there, decayed by c_s in all:
+Both are exact means over every step, from matrix products over chunks; no state inside a chunk is formed. What step s
+writes, and what it meets of earlier states, counts at every later step, `c_s = sum_{t>=s} L[t,s]^2` times in all. For a
+chunk entered with H_0 that is
 
     sum_t H_t H_t^T = sym(B^T R) + (sum_t alpha_t^2) H_0 H_0^T       R_s = c_s ((W * U U^T) B + 2 alpha * (U H_0^T))_s
 

@@ -1,0 +1,187 @@
+"""What is left at every state size: perplexity on a text, recall of a small model, by method.
+
+    python -m bench.proof --model demo --recall recall --out proof.json --picture proof.svg
+
+`--recall` takes the folder that `bench.train_recall` leaves. Every figure is of an exported checkpoint that was opened
+again. Calibration: `--samples` windows of 128 tokens of corpus stdlib for the model, as many sequences of the recall
+model's training form, newly drawn, for the recall model. The same command goes on from its `--out`.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from bench.proof_tables import DISTANCES, PAIRS, case_name, draw, tables
+from bench.train_recall import Setting, questions
+from ghost.backbone import Backbone
+from ghost.calibration.corpus import read_text
+from ghost.calibration.tokens import load_tokenizer, sample_windows, tokenize
+from ghost.checkpoint.source import open_checkpoint
+from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.errors import SettingsError
+from ghost.evaluation.perplexity import perplexity
+from ghost.evaluation.recall import METRICS, Prompts, make_prompts, make_words, recall
+from ghost.export import export
+from ghost.mixer import Weights
+from ghost.saliency import find_method
+from ghost.surgery import slice_mixer
+from ghost.walk import LayerResult, walk
+
+METHODS = "ghost,ghost+lstsq,balanced,balanced+lstsq,random"
+KEPT = "128,64,32,16,8,4,2"
+LENGTH, WINDOW = 128, 2048
+SEEDS = {"random": (0, 1, 2)}
+"""Seeds of a method, whose figures are averaged; one for the others."""
+FRESH = 1 << 40
+"""Seed of the recall model's calibration; training counts its seeds from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model, its calibration tokens (samples, length), and what is measured of it: a text's perplexity, or prompts by
+    case."""
+
+    backbone: Backbone
+    calibration_bl: Tensor
+    text: Tensor | None = None
+    prompts: dict[str, Prompts] | None = None
+
+
+def language_subject(model: str, samples: int, tokens: int) -> Subject:
+    """Perplexity on the first `tokens` tokens of corpus stdlib's evaluation text."""
+    backbone = _open(model)
+    folder = backbone.checkpoint.folder
+    calibration = tokenize(folder, read_text("stdlib", "calibration"))
+    text = tokenize(folder, read_text("stdlib", "evaluation"))[: tokens + 1]
+    return Subject(backbone=backbone, calibration_bl=sample_windows(calibration, samples, LENGTH, 0), text=text)
+
+
+def recall_subject(model: str, samples: int, prompts: int) -> Subject:
+    """The recall probe at PAIRS and DISTANCES; its text and the calibration's are of different parts of stdlib."""
+    backbone = _open(model)
+    folder, vocabulary = backbone.checkpoint.folder, backbone.checkpoint.vocab_size
+    tokenizer = load_tokenizer(folder)
+    seen, unseen = (
+        make_words(tokenizer, tokenize(folder, read_text("stdlib", split)), vocabulary)
+        for split in ("calibration", "evaluation")
+    )
+    form, random = Setting(), torch.Generator().manual_seed(FRESH)
+    asked = questions(seen, form.pairs, form.distance, samples, form.length, random)
+    cases = {case_name(n, d): make_prompts(unseen, n, d, prompts, seed=0) for n in PAIRS for d in DISTANCES}
+    return Subject(backbone=backbone, calibration_bl=asked.tokens_bl, prompts=cases)
+
+
+def _open(model: str | Path) -> Backbone:
+    device = resolve_device("auto")
+    return Backbone(open_checkpoint(model), device, resolve_dtype("float32", device))
+
+
+def measure(subject: Subject, backbone: Backbone) -> dict[str, Any]:
+    """The subject's figures for this model, which is its own or a smaller one."""
+    layout, layers = backbone.checkpoint.mixer_layout, backbone.layers
+    figures: dict[str, Any] = {
+        "ssm_bytes": 4 * layers * layout.state_elements,
+        "conv_bytes": 4 * layers * layout.conv_state_elements,
+    }
+    if subject.text is not None:
+        figures["nll"] = perplexity(backbone, subject.text, WINDOW).nll
+    for case, prompts in (subject.prompts or {}).items():
+        scores = recall(backbone, prompts)
+        figures |= {f"{case}: {metric}": scores[metric].mean().item() for metric in METRICS}
+    return figures
+
+
+def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any]:
+    """The figures of the subject's model cut to `kept`, exported and opened again."""
+    source, (name, _, recovery) = subject.backbone.checkpoint, method.partition("+")
+    settings = make_settings(
+        method=name, recovery=recovery or "none", sparsity=1 - kept / source.mixer_layout.d_state, round_to=1, seed=seed
+    )
+    results = list(walk(subject.backbone, subject.calibration_bl, settings))
+    projected = find_method(name).form == "projected"
+    with tempfile.TemporaryDirectory() as folder:
+        export(source, lambda i: _mixer(subject, results[i]), kept, Path(folder), {}, projected=projected)
+        return measure(subject, _open(Path(folder)))
+
+
+def _mixer(subject: Subject, result: LayerResult) -> Weights:
+    source = subject.backbone.checkpoint
+    if result.changed is not None:
+        return result.changed
+    return slice_mixer(source.mixer_layout, source.mixer(result.layer), result.selection)[1]
+
+
+def averaged(subject: Subject, method: str, kept: int) -> dict[str, Any]:
+    """Means over the method's seeds; of perplexity the geometric one, since nll is what is averaged."""
+    every = [pruned(subject, method, kept, seed) for seed in SEEDS.get(method, (0,))]
+    return {name: sum(figures[name] for figures in every) / len(every) for name in every[0]}
+
+
+def run(
+    subjects: dict[str, Subject], methods: list[str], kept: list[int], out: Path | None, figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Fill in what is not in `figures` yet: {subject: {method: {kept: figures}}}, dense under its own size."""
+    for name, subject in subjects.items():
+        found, whole = figures.setdefault(name, {}), str(subject.backbone.checkpoint.mixer_layout.d_state)
+        if "dense" not in found:
+            found["dense"] = {whole: measure(subject, subject.backbone)}
+        cells = [(method, n) for n in kept if str(n) != whole for method in methods]
+        for method, n in track(cells, name):
+            if str(n) not in (row := found.setdefault(method, {})):
+                row[str(n)] = averaged(subject, method, n)
+                if out:
+                    out.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo", help="model whose perplexity is measured; none for no model")
+    parser.add_argument("--recall", help="folder of the recall model")
+    parser.add_argument("--methods", default=METHODS, help="separated by commas; +lstsq or +local for recovery")
+    parser.add_argument("--kept", default=KEPT, help="state sizes, separated by commas")
+    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
+    parser.add_argument("--tokens", type=int, default=100_000, help="tokens of the evaluation text")
+    parser.add_argument("--prompts", type=int, default=256, help="prompts of each recall case")
+    parser.add_argument("--out", type=Path, help="JSON file of all figures; what is in it is not measured again")
+    parser.add_argument("--picture", type=Path, help="SVG file of the two curves")
+    args = parser.parse_args()
+    asked = {name: getattr(args, name) for name in ("model", "recall", "samples", "tokens", "prompts")}
+    figures = _kept_figures(args.out, asked)
+    run(_subjects(args), args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
+    found = {name: figures[name] for name in ("model", "recall") if name in figures}
+    for table in tables(found):
+        Console(width=120).print(table)
+    if args.picture:
+        args.picture.write_text(draw(found), encoding="utf-8")
+
+
+def _subjects(args: argparse.Namespace) -> dict[str, Subject]:
+    subjects = {}
+    if args.model != "none":
+        subjects["model"] = language_subject(args.model, args.samples, args.tokens)
+    if args.recall:
+        subjects["recall"] = recall_subject(args.recall, args.samples, args.prompts)
+    return subjects
+
+
+def _kept_figures(out: Path | None, asked: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run with the same options left."""
+    if out is None or not out.exists():
+        return {"asked": asked}
+    figures = json.loads(out.read_text())
+    if figures["asked"] != asked:
+        raise SettingsError(f"--out {out} holds figures of other options, {figures['asked']}; name another file")
+    return figures
+
+
+if __name__ == "__main__":
+    main()
