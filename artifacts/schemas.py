@@ -55,7 +55,8 @@ STATS = _schema(
     _field(
         "rank",
         pa.float64(),
-        f"mean over time of the channel's rank by the second-order saliency of A_log, 0 to 1; {_UNMEASURED}",
+        "mean over time of the channel's rank by the second-order saliency of A_log, 0 to 1; for shedder the layer's "
+        f"place in the order of removal, 1 where it stays; {_UNMEASURED}",
         nullable=True,
     ),
     _field(
@@ -94,9 +95,7 @@ EVALUATION = _schema(
     _field("case", pa.string(), "the case within the part: a length, a number of pairs, a batch size, a task's name"),
     _field("metric", pa.string(), "name of the figure; those of tasks are named as by lm-eval"),
     _field("model", pa.string(), "dense, pruned or model; change for the difference of the two"),
-    _field(
-        "value", pa.float64(), "the figure; a change of perplexity, speed or bytes is a share of the dense one"
-    ),
+    _field("value", pa.float64(), "the figure; a change of perplexity, speed or bytes is a share of the dense one"),
     _field("stderr", pa.float64(), "its standard error; null where there is none", nullable=True),
 )
 

@@ -1,10 +1,12 @@
 """What is left at every state size: perplexity on a text, recall of a small model, by method.
 
-    python -m bench.proof --model demo --recall recall --out proof.json --picture proof.svg
+    python -m bench.proof --model demo --prose english valid.txt test.txt --recall recall --out proof.json \\
+        --picture proof.svg
 
-`--recall` takes the folder that `bench.train_recall` leaves. Every figure is of an exported checkpoint that was opened
-again. Calibration: `--samples` windows of 128 tokens of corpus stdlib for the model, as many sequences of the recall
-model's training form, newly drawn, for the recall model. The same command goes on from its `--out`.
+`--prose` takes the folder that `bench.train_text` leaves, and texts; `--recall` the one of `bench.train_recall`. Every
+figure is of an exported checkpoint that was opened again. Calibration: `--samples` windows of 128 tokens of corpus
+stdlib for the model, of its own text for the prose model, as many sequences of its training form, newly drawn, for
+the recall model. The same command goes on from its `--out`.
 """
 
 import argparse
@@ -55,12 +57,14 @@ class Subject:
     prompts: dict[str, Prompts] | None = None
 
 
-def language_subject(model: str, samples: int, tokens: int) -> Subject:
-    """Perplexity on the first `tokens` tokens of corpus stdlib's evaluation text."""
+def language_subject(
+    model: str, samples: int, tokens: int, calibrated_on: str = "stdlib", evaluated_on: str = "stdlib"
+) -> Subject:
+    """Perplexity on the first `tokens` tokens of the evaluation text."""
     backbone = _open(model)
     folder = backbone.checkpoint.folder
-    calibration = tokenize(folder, read_text("stdlib", "calibration"))
-    text = tokenize(folder, read_text("stdlib", "evaluation"))[: tokens + 1]
+    calibration = tokenize(folder, read_text(calibrated_on, "calibration"))
+    text = tokenize(folder, read_text(evaluated_on, "evaluation"))[: tokens + 1]
     return Subject(backbone=backbone, calibration_bl=sample_windows(calibration, samples, LENGTH, 0), text=text)
 
 
@@ -145,6 +149,7 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="model whose perplexity is measured; none for no model")
+    parser.add_argument("--prose", nargs=3, metavar=("FOLDER", "CALIBRATION", "EVALUATION"), help="a second model")
     parser.add_argument("--recall", help="folder of the recall model")
     parser.add_argument("--methods", default=METHODS, help="separated by commas; +lstsq or +local for recovery")
     parser.add_argument("--kept", default=KEPT, help="state sizes, separated by commas")
@@ -154,10 +159,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of all figures; what is in it is not measured again")
     parser.add_argument("--picture", type=Path, help="SVG file of the two curves")
     args = parser.parse_args()
-    asked = {name: getattr(args, name) for name in ("model", "recall", "samples", "tokens", "prompts")}
+    asked = {name: getattr(args, name) for name in ("model", "prose", "recall", "samples", "tokens", "prompts")}
     figures = _kept_figures(args.out, asked)
     run(_subjects(args), args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
-    found = {name: figures[name] for name in ("model", "recall") if name in figures}
+    found = {name: figures[name] for name in ("model", "prose", "recall") if name in figures}
     for table in tables(found):
         Console(width=120).print(table)
     if args.picture:
@@ -168,6 +173,9 @@ def _subjects(args: argparse.Namespace) -> dict[str, Subject]:
     subjects = {}
     if args.model != "none":
         subjects["model"] = language_subject(args.model, args.samples, args.tokens)
+    if args.prose:
+        model, calibration, evaluation = args.prose
+        subjects["prose"] = language_subject(model, args.samples, args.tokens, calibration, evaluation)
     if args.recall:
         subjects["recall"] = recall_subject(args.recall, args.samples, args.prompts)
     return subjects

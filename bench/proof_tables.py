@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.curves import Panel, picture, round_up
 from ghost.evaluation.recall import METRICS
 
+LANGUAGE = {"model": "the demo, code", "prose": "a model of prose"}
 PAIRS, DISTANCES = (4, 8, 16), (0, 16, 64)
 
 
@@ -41,8 +42,8 @@ def _by_size(found: dict[str, Any], figure: Callable[[dict[str, Any]], float]) -
 
 def tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Kept sizes as columns: perplexity, recall by metric and case, and what a sequence's state takes."""
-    if "model" in figures:
-        yield _table("Rise of perplexity over dense", {"": rises(figures["model"])}, "{:+.2%}")
+    for name in [name for name in LANGUAGE if name in figures]:
+        yield _table(f"Rise of perplexity over dense, {LANGUAGE[name]}", {"": rises(figures[name])}, "{:+.2%}")
     for metric in METRICS if "recall" in figures else ():
         cases = (case_name(pairs, distance) for pairs in PAIRS for distance in DISTANCES)
         by_case = {case: _by_size(figures["recall"], itemgetter(f"{case}: {metric}")) for case in cases}
@@ -71,11 +72,11 @@ def _table(title: str, by_case: dict[str, dict[str, dict[int, float]]], form: st
 def draw(figures: dict[str, Any]) -> str:
     """Both curves; what rises more than the structured methods do leaves the chart at its top."""
     panels = []
-    if "model" in figures:
-        lines = rises(figures["model"])
+    for name in [name for name in LANGUAGE if name in figures]:
+        lines = rises(figures[name])
         shown = [line for method, line in lines.items() if not method.startswith("random")] or list(lines.values())
         top = round_up(max(0.01, *(value for line in shown for value in line.values())))
-        panels.append(Panel(title="Perplexity, rise over dense", lines=lines, top=top, form="{:+.1%}"))
+        panels.append(Panel(title=f"Perplexity of {LANGUAGE[name]}", lines=lines, top=top, form="{:+.1%}"))
     if "recall" in figures:
         title = f"Recall of {max(PAIRS)} pairs, accuracy"
         panels.append(Panel(title=title, lines=accuracies(figures["recall"]), top=1.0, form="{:.0%}"))

@@ -26,8 +26,9 @@ class RunSettings(BaseModel):
     """For balanced, in place of sparsity: keep as few directions as carry this share of every layer's squared Hankel
     singular values on the dense model, such as 0.999."""
     method: str = "ghost"
-    """Saliency that ranks the channels: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
-    random; docs/methods.md says what each one is."""
+    """What chooses the channels that go: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
+    random; balanced drops directions, shedder whole layers, wanda and sparsegpt single weights. docs/methods.md says
+    what each one is."""
     calibration: str = "stdlib"
     """Calibration text: `stdlib`, a .txt, .jsonl or .parquet path (`path:column`), or
     `hf:dataset:config:split:column`."""

@@ -4,7 +4,7 @@ One pass, not two: z, x, dt, B, C of a layer are computed once; its statistics, 
 B[..., kept] and C[..., kept], or both projected, come from the same tensors. in_proj and conv1d never run twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -17,17 +17,14 @@ from ghost.errors import CheckpointError
 from ghost.mixer import PROJECTIONS, MixerInputs, Weights
 from ghost.recovery import DensePath, Pairs, Recovered, recover
 from ghost.saliency import (
-    GateGradients,
     LayerStatistics,
     Method,
-    Place,
+    Survey,
     balance_of,
     find_method,
-    gate_gradients,
-    modules_to_remove,
-    removals,
     row_norms,
     smallest_rank,
+    survey,
     thin_mixer,
 )
 from ghost.selection import Masked, Projection, Selection, kept_count, select
@@ -70,7 +67,7 @@ class Walk:
         self._position = 0
         self._hidden_blm: Tensor | None = None
         self._held: tuple[Layer, list[MixerInputs]] | None = None
-        self._surveyed: Sequence[GateGradients] | Sequence[Place] | None = None
+        self._surveyed: Survey | None = None
 
     @cached_property
     def kept(self) -> int:
@@ -97,12 +94,8 @@ class Walk:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
             tokens = [self.tokens_bl[part] for part in self._parts()]
-            if self.method.needs == "gradients":
-                self._surveyed = gate_gradients(self.backbone, tokens)
-            else:
-                d_state = self.backbone.checkpoint.mixer_layout.d_state
-                count = modules_to_remove(self.backbone.layers, self.kept, d_state)
-                self._surveyed = removals(self.backbone, tokens, count)
+            d_state = self.backbone.checkpoint.mixer_layout.d_state
+            self._surveyed = survey(self.method, self.backbone, tokens, self.kept, d_state)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
 
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
@@ -242,12 +235,8 @@ def walk(backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> Iterat
         changed = steps.reduce(i, statistics, selection) if steps.changes else None
         recovered = steps.recover(i, changed) if changed and settings.recovery != "none" else None
         changed = recovered.mixer if recovered else changed
-        steps.restore(i, selection, partial(_given, changed) if changed else None)
+        steps.restore(i, selection, partial(dict, changed) if changed else None)
         yield LayerResult(i, statistics, selection, changed, recovered)
-
-
-def _given(weights: Weights) -> Weights:
-    return weights
 
 
 def _check(backbone: Backbone, method: Method, settings: RunSettings) -> None:

@@ -1,8 +1,8 @@
 """The proof of a pruned checkpoint: stock transformers on one side, the original with masked channels on the other.
 
-A projected checkpoint runs in the transformers classes of ghost/modeling, against the original with the checkpoint's own
-B_proj and C_proj behind the convolution. Recovery, and pruning weight by weight, change weights on purpose, so that such
-a checkpoint computes what no masked original does: of it, it is proved that transformers computes what ghost's own path
+A projected checkpoint runs in the classes of ghost/modeling, against the original with the checkpoint's own B_proj and
+C_proj behind the convolution. Recovery, and pruning weight by weight, change weights on purpose, so that such a
+checkpoint computes what no masked original does: of it, it is proved that transformers computes what ghost's own path
 computes with the same stored weights.
 """
 

@@ -2,10 +2,10 @@
 
 from ghost.saliency.balanced import smallest_rank
 from ghost.saliency.directions import balance_of
-from ghost.saliency.gradients import GateGradients, gate_gradients
+from ghost.saliency.gradients import GateGradients
 from ghost.saliency.methods import METHODS, Method, find_method
-from ghost.saliency.shedder import Place, modules_to_remove, removals
 from ghost.saliency.statistics import LayerStatistics, row_norms
+from ghost.saliency.surveys import Survey, survey
 from ghost.saliency.unstructured import thin_mixer
 
 __all__ = [
@@ -13,13 +13,11 @@ __all__ = [
     "GateGradients",
     "LayerStatistics",
     "Method",
-    "Place",
+    "Survey",
     "balance_of",
     "find_method",
-    "gate_gradients",
-    "modules_to_remove",
-    "removals",
     "row_norms",
     "smallest_rank",
+    "survey",
     "thin_mixer",
 ]
