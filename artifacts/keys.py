@@ -52,6 +52,11 @@ class RunKeys:
         return f"{self.root}/evaluation/results.json"
 
     @property
+    def tasks(self) -> str:
+        """Only in runs that were given tasks."""
+        return f"{self.root}/evaluation/tasks.parquet"
+
+    @property
     def report(self) -> str:
         return f"{self.root}/report/index.html"
 
@@ -77,3 +82,31 @@ class RunKeys:
 
     def layer(self, layer: int) -> str:
         return f"{self.layer_folder(layer)}/layer.json"
+
+
+def dense_score(digest: str) -> str:
+    """Where a dense model's score lies, for all runs on the same text; `digest` is of everything that it depends on."""
+    return f"dense/{digest}.json"
+
+
+@dataclass(frozen=True)
+class SweepKeys:
+    """The keys of one sweep. Its cells are runs like any other, and lie where runs do."""
+
+    sweep_id: str
+
+    @property
+    def root(self) -> str:
+        return f"sweeps/{self.sweep_id}"
+
+    @property
+    def cells(self) -> str:
+        return f"{self.root}/cells.parquet"
+
+    @property
+    def sweep(self) -> str:
+        return f"{self.root}/sweep.json"
+
+    @property
+    def page(self) -> str:
+        return f"{self.root}/index.html"

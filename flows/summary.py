@@ -9,11 +9,13 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 
+from ghost.report.methods import unit
+
 HEADINGS = ("", "dense", "pruned", "change")
 
 
 def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Quantity, dense, pruned, change."""
+    """Quantity, dense, pruned, change; perplexity and state first."""
     kept = f"{summary['kept_channels']:,} of {summary['channels']:,}"
     return [
         _row("perplexity", summary["perplexity"], "{:.3f}"),
@@ -21,12 +23,26 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         _row("d_state", summary["d_state"], "{}"),
         _row("parameters", summary["parameters"], "{:,}"),
         (
-            "kept channels",
+            f"kept {unit(summary['method'])}s",
             f"{summary['channels']:,}",
             kept,
             f"{summary['kept_channels'] / summary['channels'] - 1:+.1%}",
         ),
+        *(_task_row(score) for score in summary.get("tasks", {}).get("scores", ()) if score["main"]),
     ]
+
+
+def _task_row(score: dict[str, Any]) -> tuple[str, str, str, str]:
+    """A task's main metric with its standard error; the change in points, or as a share where low is good."""
+    dense, pruned = (_with_error(score["value"][name], score["stderr"][name]) for name in ("dense", "pruned"))
+    change = score["value"]["pruned"] - score["value"]["dense"]
+    relative = f"{change / score['value']['dense']:+.1%}" if score["value"]["dense"] else "–"
+    name = f"{score['task']}, {score['metric']}"
+    return name, dense, pruned, f"{change:+.3f}" if score["higher_is_better"] else relative
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:,.3f}" if error is None else f"{value:,.3f} ± {error:,.3f}"
 
 
 def _row(name: str, values: dict[str, float], form: str) -> tuple[str, str, str, str]:
@@ -87,7 +103,7 @@ def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
 
 def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
     names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
-    return {name: result[name] for name in names}
+    return {name: result[name] for name in names} | ({"tasks": result["tasks"]} if "tasks" in result else {})
 
 
 def print_layers(title: str, layers: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from artifacts.schemas import FORMAT_VERSION, NAME_KEY, VERSION_KEY
+from artifacts.schemas import EVALUATION
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import read_text
@@ -23,11 +23,6 @@ from ghost.evaluation.plan import Plan, numbers
 from tasks.run import display_name
 from tasks.staging import local
 
-SCHEMA = pa.schema(
-    [*(pa.field(name, pa.string(), nullable=False) for name in ("part", "case", "metric", "model")),
-     pa.field("value", pa.float64(), nullable=False), pa.field("stderr", pa.float64())],
-    metadata={NAME_KEY: b"evaluation", VERSION_KEY: str(FORMAT_VERSION).encode()},
-)  # fmt: skip
 Told = Callable[[str, int, int], None]
 """Called with a part's name, the steps just finished, and all of its steps."""
 
@@ -172,22 +167,11 @@ def run_tasks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
         )
     first = next(iter(found.values()))
     about = {task: {key: scores[key] for key in ("samples", "version")} for task, scores in first.items()}
-    return list(_task_rows(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
-
-
-def _task_rows(found: dict[str, dict[str, Any]]) -> Iterator[rows.Row]:
-    for task, scores in next(iter(found.values())).items():
-        for metric in scores["metrics"]:
-            by_model = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
-            pairs = {name: (figure["value"], figure["stderr"]) for name, figure in by_model.items()}
-            yield from rows.given("task", task, metric, pairs)
+    return list(rows.of_tasks(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """results.json, and its rows as results.parquet."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    columns = {name: [row[name] for row in results["rows"]] for name in SCHEMA.names}
-    (folder / "results.parquet").write_bytes(
-        encode(columns | {"stderr": pa.array(columns["stderr"], pa.float64())}, SCHEMA)
-    )
+    (folder / "results.parquet").write_bytes(encode(pa.Table.from_pylist(results["rows"], EVALUATION), EVALUATION))

@@ -1,7 +1,8 @@
 """Evaluation in a process group of its own: it may hang or run out of memory without taking the run along.
 
 Both ends are here. The run starts `python -m tasks.evaluation JOB` and reads lines of JSON from its stdout: tokens
-evaluated, then scores or an error. Nothing is ever written to its stdin, whose end means that the run is gone.
+evaluated, then scores or an error. Nothing is ever written to its stdin, whose end means that the run is gone. Tasks of
+lm-eval go the same way (`tasks.task_process`).
 """
 
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,26 +52,37 @@ def evaluate_apart(
     """
     from ghost.evaluation.perplexity import Perplexity
 
-    with tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as text:
         text.write(tokens.numpy().tobytes())
         text.seek(0)
-        with _started(job, text.fileno(), log) as process, _ended_after(timeout, process) as late:
+        scores = ask_apart("tasks.evaluation", asdict(job), timeout, progress, text.fileno())
+    return {name: Perplexity(**score) for name, score in scores.items()}
+
+
+def ask_apart(
+    module: str, job: dict[str, Any], timeout: float, progress: Callable[[int], None], *files: int
+) -> dict[str, Any]:
+    """What `answer_apart` answers in a process that runs `module` on the job and on open files. Errors as above."""
+    with tempfile.TemporaryFile() as log:
+        with _started(module, job, files, log) as process, _ended_after(timeout, process) as late:
             answer = _listen(process, progress)
         if answer is None:
             raise EvaluationError(_too_slow(timeout) if late.is_set() else _death(process.returncode, log))
     if "refused" in answer:
         raise GhostError(answer["refused"])
-    return {name: Perplexity(**score) for name, score in answer["scores"].items()}
+    return answer["scores"]
 
 
 @contextmanager
-def _started(job: Job, tokens: int, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    module: str, job: dict[str, Any], files: Sequence[int], log: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
     """The process, and the end of its whole group when the block is left."""
-    command = [sys.executable, "-P", "-m", "tasks.evaluation", json.dumps(asdict(job)), str(tokens)]
+    command = [sys.executable, "-P", "-m", module, json.dumps(job), *map(str, files)]
     same_modules = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
     process = subprocess.Popen(
         command, env=os.environ | same_modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-        pass_fds=[tokens], start_new_session=True,
+        pass_fds=files, start_new_session=True,
     )  # fmt: skip
     with process:
         try:
@@ -127,18 +139,17 @@ def _death(code: int, log: IO[bytes]) -> str:
     return f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory"
 
 
-def main() -> None:
-    """The evaluating process. Arguments: a `Job` as JSON, and the file descriptor to read the tokens from."""
+def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
+    """The evaluating process: answers with the scores of the job, its first argument; tells of progress meanwhile."""
     threading.Thread(target=_end_with_the_run, daemon=True).start()
-    job, answers = Job(**json.loads(sys.argv[1])), os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
 
     def answer(**message: Any) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
     try:
-        scores = _scores(job, _tokens(int(sys.argv[2])), lambda tokens: answer(evaluated=tokens))
-        answer(scores={name: asdict(score) for name, score in scores})
+        answer(scores=scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done)))
     except GhostError as error:
         answer(refused=str(error))
 
@@ -146,6 +157,11 @@ def main() -> None:
 def _end_with_the_run() -> None:
     os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
     os.killpg(0, signal.SIGKILL)
+
+
+def _perplexities(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
+    """The second argument is the file descriptor to read the tokens from."""
+    return {name: asdict(score) for name, score in _scores(Job(**job), _tokens(int(sys.argv[2])), progress)}
 
 
 def _tokens(descriptor: int) -> "Tensor":
@@ -170,4 +186,4 @@ def _scores(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Ite
 
 
 if __name__ == "__main__":
-    main()
+    answer_apart(_perplexities)

@@ -1,18 +1,25 @@
 """The quality gate: whether a pruned model is good enough to be published."""
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ghost.config import RunSettings
 from ghost.errors import QualityGateError
 from tasks.run import Run
 
+LIMITS = ("max_perplexity", "max_perplexity_rise", "max_task_loss")
+
 
 def check_gate(run: Run) -> None:
     """QualityGateError where the stored evaluation exceeds a limit of the settings; without limits nothing is read."""
-    if run.settings.max_perplexity is None and run.settings.max_perplexity_rise is None:
+    if all(getattr(run.settings, limit) is None for limit in LIMITS):
         return
-    scores = json.loads(run.store.get(run.keys.evaluation))["perplexity"]
-    if failed := failed_limits(run.settings, scores["dense"], scores["pruned"]):
+    results = json.loads(run.store.get(run.keys.evaluation))
+    failed = failed_limits(run.settings, **results["perplexity"])
+    if run.settings.max_task_loss is not None:
+        failed += failed_tasks(run.settings.max_task_loss, results["tasks"]["scores"])
+    if failed:
         raise QualityGateError(
             f"quality gate: {' and '.join(failed)}; the checkpoint is kept in "
             f"{run.store.locate(run.keys.checkpoint)} and was not published; give a lower --sparsity or a higher limit"
@@ -28,3 +35,21 @@ def failed_limits(settings: RunSettings, dense: float, pruned: float) -> list[st
     if share is not None and not (rise := pruned / dense - 1) <= share:
         failed.append(f"{pruned:.6g} is {rise:.3%} over the dense {dense:.6g}, not {share:.3%} (--max-perplexity-rise)")
     return failed
+
+
+def failed_tasks(limit: float, scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tasks that lose more than `limit` on their main metric, in words with the figures, as `failed_limits`.
+
+    `scores` as `ghost.evaluation.rows.side_by_side` gives them.
+    """
+    return [_lost(limit, score) for score in scores if score["main"] and not score["loss"] <= limit]
+
+
+def _lost(limit: float, score: Mapping[str, Any]) -> str:
+    dense, pruned = score["value"]["dense"], score["value"]["pruned"]
+    loss = f"{score['loss']:.4g}" if score["higher_is_better"] else f"{score['loss']:.3%} of it"
+    allowed = f"{limit:.4g}" if score["higher_is_better"] else f"{limit:.3%}"
+    return (
+        f"{score['task']} {score['metric']} {pruned:.6g} is worse than the dense {dense:.6g} by {loss}, over {allowed} "
+        "(--max-task-loss)"
+    )

@@ -13,6 +13,7 @@ from artifacts.folders import open_folder
 from artifacts.store import open_store
 from ghost.config import RunSettings, make_settings
 from ghost.errors import SettingsError
+from ghost.evaluation.harness import named_tasks
 from ghost.saliency import find_method
 
 OWN_FIELDS = ("model", "out", "recipe")
@@ -34,6 +35,8 @@ class Gate(BaseModel):
     """Highest perplexity of the pruned model."""
     max_perplexity_rise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Highest rise of the perplexity over the dense model, as a share: 0.1 is ten percent."""
+    max_task_loss: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Highest loss on any task's main metric: 0.02 is two points of accuracy, or two percent of a perplexity."""
 
 
 class Recipe(BaseModel):
@@ -75,17 +78,30 @@ class Recipe(BaseModel):
     def _possible_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         for name, value in settings.items():
             _check_name(name)
-            _check_place(name, value)
+            if name in PLACE_FIELDS:
+                _check_place(name, value)
         try:
-            find_method(make_settings(**settings).method)
+            chosen = make_settings(**settings)
+            find_method(chosen.method)
+            files = named_tasks(chosen.tasks, allow_code=chosen.allow_code).files
         except SettingsError as error:
             raise ValueError(str(error)) from None
+        for name, path in files.items():
+            _check_place(name, path, remote="s3://")
         return settings
 
     @model_validator(mode="after")
     def _two_places(self) -> "Recipe":
         if self.source.rstrip("/") == self.publish.rstrip("/"):
             raise ValueError(f"source and publish are both {self.source}; publish to a folder of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _gate_of_what_is_measured(self) -> "Recipe":
+        try:
+            make_settings(**self.settings, **self.gate.model_dump(exclude_none=True))
+        except SettingsError as error:
+            raise ValueError(f"gate: {error} under settings") from None
         return self
 
     @cached_property
@@ -144,9 +160,9 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name}: no such setting; give one of {known}")
 
 
-def _check_place(name: str, value: object) -> None:
+def _check_place(name: str, value: object, remote: str = "s3://|hf:") -> None:
     """ValueError for a path that means another file on every worker; a worker runs in a temporary folder."""
-    if name in PLACE_FIELDS and value not in NAMED and not re.match("/|s3://|hf:", str(value)):
+    if value not in NAMED and not re.match(f"/|{remote}", str(value)):
         raise ValueError(f"{name}: {value!r} is no absolute path; give one, or s3://bucket/path")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifacts.digest import run_id
+from artifacts.digest import run_id, sha256_file
 from artifacts.folders import SCHEME
 from artifacts.keys import RunKeys
 from artifacts.manifest import LayerRecord, check_run_format, finished, write_run
@@ -22,13 +22,25 @@ from ghost.checkpoint.links import check_links
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import RunSettings, resolve_device, resolve_dtype
 from ghost.errors import CorpusError
+from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
 from ghost.saliency import find_method
 from ghost.walk import Walk
 from tasks.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
 
-METHOD_FIELDS = ("sparsity", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed", "window")
+METHOD_FIELDS = (
+    "sparsity",
+    "energy",
+    "method",
+    "policy",
+    "round_to",
+    "soft",
+    "sequential",
+    "recovery",
+    "seed",
+    "window",
+)
 
 
 class Run:
@@ -45,11 +57,12 @@ class Run:
         tokenizer: str,
         calibration_bl: Tensor,
         text: Tensor,
+        tasks: TaskList,
     ) -> None:
         device = resolve_device(settings.device)
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
-        self.calibration_bl, self.evaluation_tokens = calibration_bl, text
+        self.calibration_bl, self.evaluation_tokens, self.tasks = calibration_bl, text, tasks
         self.walk = Walk(self.backbone, calibration_bl, settings)
         self.determinants = _determinants(self)
         self.keys = RunKeys(run_id(self.determinants))
@@ -88,6 +101,7 @@ def open_run(settings: RunSettings) -> Run:
 def _open(settings: RunSettings) -> Run:
     find_method(settings.method)
     resolve_device(settings.device)
+    tasks = _tasks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
     calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
@@ -99,10 +113,18 @@ def _open(settings: RunSettings) -> Run:
             f"give --window {max(2, len(text) - 1)} or less, or a longer text"
         )
     check_vocabulary(source, torch.cat([calibration, text]))
-    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text)
+    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text, tasks)
     check_run_format(run.store, run.keys)
     check_out(settings.out, run.keys.run_id)
     return run
+
+
+def _tasks(settings: RunSettings) -> TaskList:
+    """The tasks that are asked for, all of them known to lm-eval, which is here."""
+    tasks = parse_tasks(settings.tasks, allow_code=settings.allow_code, fetch=lambda path: local(path, "text"))
+    if tasks.names:
+        task_manager(tasks)
+    return tasks
 
 
 def _tokenizer(spec: str) -> str:
@@ -115,15 +137,27 @@ def _tokenizer(spec: str) -> str:
 
 def _determinants(run: Run) -> dict[str, Any]:
     """Everything that the result's bytes depend on; paths and names are not among it."""
-    settings = run.settings
-    return {
-        "format": FORMAT_VERSION,
-        "checkpoint": run.source.digest,
-        "calibration": digest(run.calibration_bl),
-        "evaluation": digest(run.evaluation_tokens),
-        "device": run.backbone.device.type,
-        "dtype": str(run.backbone.dtype).removeprefix("torch."),
-    } | {name: getattr(settings, name) for name in METHOD_FIELDS}
+    settings, tasks = run.settings, _task_determinants(run)
+    return (
+        {
+            "format": FORMAT_VERSION,
+            "checkpoint": run.source.digest,
+            "calibration": digest(run.calibration_bl),
+            "evaluation": digest(run.evaluation_tokens),
+            "device": run.backbone.device.type,
+            "dtype": str(run.backbone.dtype).removeprefix("torch."),
+        }
+        | {name: getattr(settings, name) for name in METHOD_FIELDS}
+        | tasks
+    )
+
+
+def _task_determinants(run: Run) -> dict[str, Any]:
+    """Nothing for a run without tasks, which keeps the id that it had before there were any."""
+    if not run.tasks.names:
+        return {}
+    files = {name: sha256_file(Path(path)) for name, path in run.tasks.files.items()}
+    return {"tasks": {"names": list(run.tasks.names), "files": files, "limit": run.settings.limit}}
 
 
 def _record(run: Run) -> dict[str, Any]:

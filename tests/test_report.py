@@ -1,18 +1,20 @@
-"""The summary page and the model card: what a reader, a browser and the hub's YAML reader find in them."""
+"""The summary page of a run: what a reader and a browser find in it."""
 
+import dataclasses
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from plotly.offline import get_plotlyjs
 
 from ghost.report import LayerView, model_card, render
-from tests.report_samples import NASTY, SUMMARY, Page, channel_traces, decoded, layer_view, points, summary, traces
+from ghost.report.channels import whole_gap
+from tests.report_samples import NASTY, SUMMARY, Page, layer_view, page_data, summary, table_rows
 
 SIX_MEGABYTES = 6_000_000
 
@@ -26,7 +28,7 @@ def test_every_tag_is_closed_and_every_section_is_there(page: str) -> None:
     walked = Page(page)
     assert walked.open == []
     assert {"header", "section", "table", "dl", "noscript"} <= set(walked.seen)
-    assert walked.seen.count("section") == 3
+    assert walked.seen.count("section") == 6
 
 
 def test_page_loads_nothing_from_a_network(page: str) -> None:
@@ -77,46 +79,33 @@ def test_table_gives_both_sides_of_the_cut() -> None:
     saliency_gn = np.array([[4.0, 0.5, 3.0, 0.25], [0.125, 2.0, 9.0, 8.0]])
     kept_gn = np.array([[True, False, True, False], [False, False, True, True]])
     page = render(summary(), [LayerView(layer=5, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=0.0246)])
-    cells = re.findall(r"<td>(.*?)</td>", page)
-    assert cells == ["5", "4 / 8", "2.460%", "3.000", "2.000"]
+    assert table_rows(page, "Layers") == [["5", "4 / 8", "2.460%", "3.000", "2.000"]]
 
 
 def test_methods_without_energies_leave_that_column_blank() -> None:
     page = render(summary(method="magnitude"), [layer_view(energy=None)])
-    assert re.findall(r"<td>(.*?)</td>", page)[2] == "–"
-
-
-def test_plot_has_every_channel_once_on_its_side_of_the_cut() -> None:
-    view = layer_view(layer=3, groups=2, d_state=16, kept=6)
-    kept, dropped = channel_traces(render(summary(), [view]))
-    assert set(points(kept)) == {tuple(index) for index in np.argwhere(view.kept_gn).tolist()}
-    assert set(points(dropped)) == {tuple(index) for index in np.argwhere(~view.kept_gn).tolist()}
-    assert (kept["x0"], dropped["x0"]) == (1, 13)
-    for trace, fate in ((kept, "kept"), (dropped, "dropped")):
-        heights = decoded(trace["y"])
-        expected = [view.saliency_gn[point] / view.saliency_gn.max() for point in points(trace)]
-        assert (np.diff(heights) <= 0).all()
-        np.testing.assert_allclose(heights, expected, rtol=1e-6)
-        assert trace["hovertemplate"].startswith("layer 3, group %{customdata[0]}, channel %{customdata[1]}: " + fate)
+    assert table_rows(page, "Layers")[0][2] == "–"
+    assert set(page_data(page)["figures"]) == {"kept-bars"}
+    assert 'id="gap"' not in page and 'id="pick-gap"' not in page
 
 
 def test_cut_is_marked_where_all_layers_share_it() -> None:
-    shared = render(summary(), [layer_view(0), layer_view(1)])
-    assert '"x0":6.5,"x1":6.5' in shared
-    assert '"x1":' not in render(summary(), [layer_view(0, kept=6), layer_view(1, kept=8)]).replace(get_plotlyjs(), "")
+    def cuts(*kept: int) -> list[float]:
+        views = [layer_view(layer, kept=count) for layer, count in enumerate(kept)]
+        look = page_data(render(summary(), views))["looks"]["spectrum"]["layout"]
+        return [shape["x0"] for shape in look.get("shapes", [])]
+
+    assert cuts(6, 6) == [6.5]
+    assert cuts(6, 8) == []
+    assert cuts(16, 16) == []  # nothing was dropped
 
 
-def test_dead_channels_are_drawn_as_crosses_and_named() -> None:
+def test_dead_channels_are_counted() -> None:
     view = layer_view(layer=1)
     dropped = np.flatnonzero(~view.kept_gn[0])
     view.saliency_gn[0, dropped[:2]] = 0
     view.saliency_gn[0, dropped[2]] = 1e-9
     page = render(summary(), [layer_view(0), view])
-    crosses = [trace for trace in channel_traces(page) if trace["marker"].get("symbol") == "x-thin"]
-    assert len(crosses) == 1
-    assert set(points(crosses[0])) == {(0, channel) for channel in dropped[:3].tolist()}
-    assert sorted(decoded(crosses[0]["text"]).tolist()) == [0, 0, 1e-9]
-    assert (decoded(crosses[0]["y"]) > 0).all()
     assert "3 channels below 0.001% of the largest in the layer, 2 dead" in Page(page).text
 
 
@@ -124,11 +113,70 @@ def test_no_note_about_dead_channels_where_all_live(page: str) -> None:
     assert "dead" not in Page(page).text
 
 
-def test_layer_that_is_dead_altogether_still_shows_all_its_channels() -> None:
+def test_layer_that_is_dead_altogether_is_drawn() -> None:
     view = layer_view()
     view.saliency_gn[:] = 0
     page = render(summary(), [view])
-    assert sum(len(points(trace)) for trace in channel_traces(page)) == view.saliency_gn.size
+    assert 0 < page_data(page)["foot"] < 1
+    assert "16 channels below" in Page(page).text
+
+
+def test_layers_of_which_nothing_or_all_is_kept() -> None:
+    none, everything = layer_view(0, kept=6), layer_view(1, kept=16)
+    none.kept_gn[:] = False
+    page = render(summary(method="shedder"), [none, everything])
+    least = f"{everything.saliency_gn.min():#.4g}"
+    assert [row[1:5:2] for row in table_rows(page, "Layers")] == [["0 / 16", "–"], ["16 / 16", least]]
+    assert table_rows(page, "Layers")[1][4] == "–"
+
+
+def test_gap_is_said_in_words_and_can_be_picked_by_layer(page: str) -> None:
+    found = whole_gap([layer_view(layer) for layer in (0, 1, 2)])
+    assert found and found.pearson is not None
+    text = Page(page).text
+    assert f"their correlation is {found.pearson:.2f}".replace("-", "−") in text
+    assert f"disagree on {found.disagreement * 100:.4g}%" in text
+    options = re.search(r'<select id="pick-gap">(.*?)</select>', page)
+    assert options and re.findall(r"value=\"(.*?)\"", options[1]) == ["all", "0", "1", "2"]
+
+
+def test_headings_sort_by_keyboard_and_say_so(page: str) -> None:
+    headings = re.findall(r"<th [^>]*>.*?</th>", page)
+    assert len(headings) == 5
+    assert all('aria-sort="none"' in heading and '<button type="button">' in heading for heading in headings)
+    assert re.search(r'<td class="number" data-value="0.125">12.500%</td>', page)
+
+
+def test_recovery_is_told_by_layer_where_there_was_one() -> None:
+    told = "lstsq x0.5, held-back nll 2.9 against 3.0 without"
+    page = render(summary(recovery="lstsq"), [dataclasses.replace(layer_view(), recovery=told)])
+    assert table_rows(page, "Layers")[0][-1] == told
+    assert "lstsq: out_proj fitted" in Page(page).text
+
+
+def test_directions_are_called_directions() -> None:
+    text = Page(render(summary(method="balanced"), [layer_view(energy=None)])).text
+    assert "Saliency of every direction" in text and "Kept directions" in text
+    assert "channel" not in text
+
+
+def test_what_went_is_said_of_every_kind_of_method() -> None:
+    def told(**changes: Any) -> str:
+        return Page(render(summary(**changes), [layer_view()])).text
+
+    assert "62.5% of the weights of B and C zeroed with wanda" in told(method="wanda")
+    assert "62.5% of the recurrent state silenced by whole layers with shedder" in told(method="shedder")
+    assert re.search(r"Kept\s+99% of the energy", told(method="balanced", energy=0.99))
+
+
+def test_tasks_have_a_table() -> None:
+    score = {
+        "task": "arc_easy", "metric": "acc", "main": True, "higher_is_better": True, "samples": 570, "version": 1,
+        "value": {"dense": 0.61, "pruned": 0.52}, "stderr": {"dense": 0.01, "pruned": None}, "loss": 0.09,
+    }  # fmt: skip
+    page = render(summary(tasks={"scores": [score], "protocol": "lm-eval", "seed": 3}), [layer_view()])
+    assert table_rows(page, "Tasks") == [["arc_easy", "acc", "570", "0.61 ± 0.01", "0.52", "+9.00%"]]
+    assert "lm-eval; seed 3" in Page(page).text
 
 
 @pytest.mark.parametrize(("count", "groups", "d_state"), [(1, 1, 128), (81, 2, 64), (64, 8, 128)])
@@ -136,9 +184,9 @@ def test_any_number_of_layers_stays_below_six_megabytes(count: int, groups: int,
     views = [layer_view(layer, groups, d_state, d_state // 2) for layer in range(count)]
     page = render(summary(), views)
     assert len(page.encode()) < SIX_MEGABYTES
-    assert len(channel_traces(page)) == 2 * count
-    assert page.count("<tr>") == count + 1
-    assert any("colorbar" in trace.get("marker", {}) for trace in traces(page)) == (count > 1)
+    assert len(page_data(page)["channels"]["layers"]) == len(table_rows(page, "Layers")) == count
+    drawn = page_data(page)["looks"]["spectrum"]["data"]
+    assert any("colorbar" in trace["marker"] for trace in drawn) == (count > 1)
 
 
 def test_page_escapes_every_text() -> None:
@@ -169,49 +217,9 @@ def test_same_input_gives_same_bytes_in_another_process() -> None:
         (np.ones((1, 4)), np.ones((2, 4), dtype=bool)),
         (np.ones(4), np.ones(4, dtype=bool)),
         (np.array([[1.0, np.nan]]), np.ones((1, 2), dtype=bool)),
-        (np.array([[1.0, -1.0]]), np.ones((1, 2), dtype=bool)),
+        (np.array([[1.0, np.inf]]), np.ones((1, 2), dtype=bool)),
     ],
 )
 def test_layer_view_refuses_what_cannot_be_drawn(saliency_gn: np.ndarray, kept_gn: np.ndarray) -> None:
     with pytest.raises(ValueError, match="layer 4: "):
         LayerView(layer=4, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=None)
-
-
-def test_card_front_matter_is_yaml() -> None:
-    _, front_matter, body = model_card(summary(model=NASTY)).split("---\n", 2)
-    fields = yaml.safe_load(front_matter)
-    assert fields["library_name"] == "transformers"
-    assert "mamba2" in fields["tags"]
-    assert "\n---\n" not in body
-
-
-def test_card_has_figures_loading_and_limits() -> None:
-    card = model_card(summary())
-    assert "| Perplexity | 24.31 | 24.80 | +2.00% |" in card
-    assert "| State per sequence, bytes | 100,663,296 | 37,748,736 | −62.50% |" in card
-    assert "| State size (d_state) | 128 | 48 | −62.50% |" in card
-    assert "| Parameters | 1,344,123,904 | 1,312,504,832 | −2.35% |" in card
-    assert 'AutoModelForCausalLM.from_pretrained(".")' in card
-    assert "may fall more than perplexity" in card
-
-
-def test_card_says_that_soft_pruning_shrinks_nothing() -> None:
-    same = {"dense": 128, "pruned": 128}
-    card = model_card(summary(soft=True, d_state=same))
-    assert "set to zero; no tensor changed its shape" in card
-    assert "| State size (d_state) | 128 | 128 | unchanged |" in card
-
-
-def test_card_keeps_a_hostile_name_inside_code() -> None:
-    card = model_card(summary(model=NASTY))
-    shown = '``<script>alert("1")</script> & `a|b` # not a heading``'
-    in_table = shown.replace("|", r"\|")
-    assert card.count(shown) == 2
-    assert f"| Model | {in_table} |" in card
-    assert "<script>" not in card.replace(shown, "").replace(in_table, "")
-    assert "\n# not" not in card
-
-
-def test_ruined_model_keeps_readable_figures() -> None:
-    card = model_card(summary(perplexity={"dense": 24.0, "pruned": 3.2e7}))
-    assert "| Perplexity | 24.00 | 3.20e+07 | +133,333,233.33% |" in card

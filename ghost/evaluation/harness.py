@@ -3,9 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ DEFAULT = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "
 BUNDLED = {"local_wikitext": "wikitext-2/test.txt", "local_lambada": "lambada_test.jsonl"}
 """Tasks over a local file, with an example of one."""
 RUNS_CODE = ("humaneval", "mbpp")
+MAIN = ("acc_norm", "acc")
+"""What a task is judged by: the first of these that it has, otherwise the first metric that lm-eval names."""
 BOOTSTRAP = 1000
 MAX_LENGTH = 2048
 PROTOCOL = (
@@ -43,11 +46,22 @@ class TaskList:
         for name, path in self.files.items():
             if name not in BUNDLED:
                 raise SettingsError(f"tasks: {name} takes no file, only {' and '.join(BUNDLED)} do; leave :{path} out")
+
+    def on_this_machine(self, fetch: Callable[[str], str] = str) -> "TaskList":
+        """With the local path that `fetch` gives for each file. SettingsError where there is none."""
+        files = {name: fetch(path) for name, path in self.files.items()}
+        for name, path in files.items():
             if not Path(path).is_file():
                 raise SettingsError(f"tasks: {name}: no file {path}; give one such as {BUNDLED[name]}")
+        return replace(self, files=files)
 
 
-def parse_tasks(spec: str, *, allow_code: bool) -> TaskList:
+def parse_tasks(spec: str, *, allow_code: bool, fetch: Callable[[str], str] = str) -> TaskList:
+    """As `named_tasks`, with the files on this machine: `fetch` gives the local path of each."""
+    return named_tasks(spec, allow_code=allow_code).on_this_machine(fetch)
+
+
+def named_tasks(spec: str, *, allow_code: bool) -> TaskList:
     """`NAME,NAME:FILE,...`; `default` stands for DEFAULT, without tasks that run code where that is not allowed."""
     names, files = [], {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
@@ -68,6 +82,7 @@ def task_manager(tasks: TaskList) -> Any:
     SettingsError where lm-eval is not installed, or does not know a task.
     """
     try:
+        _check_installed("accelerate", "peft")
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise SettingsError(
@@ -84,10 +99,18 @@ def task_manager(tasks: TaskList) -> Any:
     return manager
 
 
+def _check_installed(*modules: str) -> None:
+    """ImportError for what lm-eval would only miss when it has a model before it."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise ImportError(f"No module named {name!r}")
+
+
 def run_tasks(
     model: Any, tokenizer: Any, tasks: TaskList, *, manager: Any, limit: int | None, seed: int, batch: int
 ) -> dict[str, dict[str, Any]]:
-    """By task: its metrics as {value, stderr (None where lm-eval has none)}, and the samples and version.
+    """By task: its metrics as {value, stderr (None where lm-eval has none), higher_is_better}, the name of the main
+    one, samples and version.
 
     `model` is one of stock transformers. EvaluationError where lm-eval fails, as with a data set it can't download.
     """
@@ -132,12 +155,19 @@ def _kept_quiet(allow_code: bool) -> Iterator[None]:
 
 def _task(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """lm-eval keys metrics as `acc,none` and `acc_stderr,none`; filters other than none stay in the name."""
-    raw, metrics = found["results"][name], {}
+    raw, metrics, better = found["results"][name], {}, found["higher_is_better"].get(name, {})
     for key, value in raw.items():
         metric, comma, kind = key.partition(",")
         if comma and not metric.endswith("_stderr"):
             stderr = raw.get(f"{metric}_stderr,{kind}")
             known = isinstance(stderr, float) and stderr == stderr
-            metrics[metric if kind == "none" else key] = {"value": float(value), "stderr": stderr if known else None}
-    samples = found.get("n-samples", {}).get(name, {})
-    return {"metrics": metrics, "samples": samples.get("effective"), "version": found["versions"].get(name)}
+            figure = {"value": float(value), "stderr": stderr if known else None}
+            # None where lm-eval does not say, which it does for what is lost: perplexities, bits, errors
+            metrics[metric if kind == "none" else key] = figure | {"higher_is_better": better.get(metric) is not False}
+    samples, version = found.get("n-samples", {}).get(name, {}).get("effective"), found["versions"].get(name)
+    return {"metrics": metrics, "main": _main(metrics), "samples": samples, "version": version}
+
+
+def _main(metrics: Mapping[str, Any]) -> str | None:
+    """None for a group of tasks that has no figures of its own."""
+    return next((metric for metric in [*MAIN, *metrics] if metric in metrics), None)

@@ -1,7 +1,7 @@
 """Results as rows: one figure of one model in one case, with its standard error, and the change between two models."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 Row = dict[str, Any]
 """part, case, metric, model, value, stderr (None where there is none)."""
 CHANGE = "change"
-RELATIVE = ("perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes")
+RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes")
 """Metrics whose change is a share of the first model's value; of the others it is the difference."""
 
 
@@ -40,6 +40,50 @@ def given(part: str, case: str, metric: str, values: Mapping[str, tuple[float, f
         change = second / first - 1 if metric in RELATIVE else second - first
         rows.append(_row(part, case, metric, CHANGE, change, None))
     return rows
+
+
+def of_tasks(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+    """What `harness.run_tasks` found, by model."""
+    for task, scores in next(iter(found.values())).items():
+        for metric in scores["metrics"]:
+            by_model = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
+            pairs = {name: (figure["value"], figure["stderr"]) for name, figure in by_model.items()}
+            yield from given("task", task, metric, pairs)
+
+
+def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What `harness.run_tasks` found for `dense` and `pruned`: one plain object per task and metric.
+
+    task, metric, main (whether the task is judged by it), higher_is_better, samples, version, value and stderr as
+    {dense, pruned}, and loss.
+    """
+    return [_beside(task, metric, found) for task, scores in found["dense"].items() for metric in scores["metrics"]]
+
+
+def _beside(task: str, metric: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    dense = found["dense"][task]
+    figures = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
+    value = {name: figure["value"] for name, figure in figures.items()}
+    better = dense["metrics"][metric]["higher_is_better"]
+    return {
+        "task": task,
+        "metric": metric,
+        "main": metric == dense["main"],
+        "higher_is_better": better,
+        "samples": dense["samples"],
+        "version": dense["version"],
+        "value": value,
+        "stderr": {name: figure["stderr"] for name, figure in figures.items()},
+        "loss": loss(value["dense"], value["pruned"], higher_is_better=better),
+    }
+
+
+def loss(dense: float, pruned: float, *, higher_is_better: bool) -> float:
+    """What pruning cost: the fall of a metric that should be high, as 0.02 for two points of accuracy; the rise of one
+    that should be low, as a share of the dense value, 0.02 for two percent of perplexity. A gain is negative."""
+    if higher_is_better:
+        return dense - pruned
+    return (pruned - dense) / abs(dense) if dense else math.copysign(math.inf, pruned) if pruned else 0.0
 
 
 def _row(part: str, case: str, metric: str, model: str, value: float, stderr: float | None) -> Row:

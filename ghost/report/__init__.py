@@ -1,7 +1,19 @@
-"""What a run found, for people: the summary page and the model card, both made from plain data."""
+"""What runs found, for people: the summary page, the model card and the page of several runs, made from plain data."""
 
 from ghost.report.card import model_card
+from ghost.report.compare import render_comparison
 from ghost.report.layers import LayerView
+from ghost.report.overlap import ComparedRun, overlaps
 from ghost.report.page import render
+from ghost.report.proxy_gap import ProxyGap, proxy_gap
 
-__all__ = ["LayerView", "model_card", "render"]
+__all__ = [
+    "ComparedRun",
+    "LayerView",
+    "ProxyGap",
+    "model_card",
+    "overlaps",
+    "proxy_gap",
+    "render",
+    "render_comparison",
+]

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ghost.report.figures import METHODS, change, megabytes, perplexity, plural, pruned_share, setting_rows
+from ghost.report.figures import change, megabytes, percent, perplexity, plural, pruned_share, setting_rows
+from ghost.report.methods import METHODS, ROTATED, UNSTRUCTURED, WHOLE_LAYERS, unit
 
 # A bar would end the cell of a table, even inside code.
 BAR = r"\|"
@@ -23,7 +24,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
     """The card as Markdown with YAML front matter; `summary` as for `ghost.report.page.render`."""
     return f"""{FRONT_MATTER}
 
-# {_code(summary["model"])}, {pruned_share(summary)} of its state pruned
+# {_code(summary["model"])}, {_went(summary)}
 
 {_description(summary)}
 
@@ -31,15 +32,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
 
 {_figures(summary)}
 
-## Loading it
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained(".")
-tokenizer = AutoTokenizer.from_pretrained(".")
-```
-
-Give the path or the name of this folder in place of `"."`. No other code is needed.
+{_tasks(summary)}{_loading(summary)}
 
 ## Settings
 
@@ -50,21 +43,70 @@ Give the path or the name of this folder in place of `"."`. No other code is nee
 - The figures hold for the evaluation text and the protocol above, and for nothing else. Measure on your own text.
 - Recall of names and facts from far back in a long context may fall more than perplexity does: the state is where they
   are kept.
-- The channels were chosen on the calibration text; text of another kind may use others.
-- Licence, intended use and biases are those of the model it was made from.
+{_chosen(summary)}- Licence, intended use and biases are those of the model it was made from.
 """
 
 
+def _went(summary: Mapping[str, Any]) -> str:
+    if summary["method"] in UNSTRUCTURED:
+        return f"{percent(summary['sparsity'])} of its weights of B and C zeroed"
+    return f"{pruned_share(summary)} of its state {'silenced' if _silenced(summary) else 'pruned'}"
+
+
+def _silenced(summary: Mapping[str, Any]) -> bool:
+    """Nothing got smaller: what was dropped is zero, and still there."""
+    return summary["soft"] or summary["method"] in WHOLE_LAYERS
+
+
 def _description(summary: Mapping[str, Any]) -> str:
-    method = summary["method"]
-    score = f", {METHODS[method]}" if method in METHODS else ""
-    state = "part of its recurrent state silenced" if summary["soft"] else "a smaller recurrent state"
-    fate = "set to zero; no tensor changed its shape" if summary["soft"] else "cut out of the weights"
+    method, name = summary["method"], _code(summary["model"])
+    by = f"{_code(method)}{f', {METHODS[method]}' if method in METHODS else ''}"
+    if method in UNSTRUCTURED:
+        what = (
+            f"This is {name} with {_went(summary)}, to compare with: the recurrent state is as large as before. "
+            f"Weights were ranked by {by}."
+        )
+    else:
+        state = "part of its recurrent state silenced" if _silenced(summary) else "a smaller recurrent state"
+        what = (
+            f"This is {name} with {state}: of the {summary['channels']:,} state {unit(method)}s in "
+            f"{plural(summary['layers'], 'Mamba2 layer')}, {summary['kept_channels']:,} are left. They were chosen "
+            f"without training, by {by}; the others were {_fate(summary)}."
+        )
+    return f"{what} Made with ghost, which implements GHOST (Menezes & Kyrillidis, ICML 2026, arXiv:2602.11408)."
+
+
+def _fate(summary: Mapping[str, Any]) -> str:
+    if _silenced(summary):
+        return "set to zero; no tensor changed its shape"
+    return "left out of the projections of B and C" if summary["method"] in ROTATED else "cut out of the weights"
+
+
+def _loading(summary: Mapping[str, Any]) -> str:
+    projected = summary["method"] in ROTATED
+    more = ", trust_remote_code=True" if projected else ""
+    code = (
+        "The folder carries the code that runs it, which is what `trust_remote_code` allows; where ghost is installed, "
+        "`import ghost.modeling` does instead."
+        if projected
+        else "No other code is needed."
+    )
+    return f"""## Loading it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("."{more})
+tokenizer = AutoTokenizer.from_pretrained(".")
+```
+
+Give the path or the name of this folder in place of `"."`. {code}"""
+
+
+def _chosen(summary: Mapping[str, Any]) -> str:
+    if summary["method"] in ("magnitude", "random"):
+        return ""
     return (
-        f"This is {_code(summary['model'])} with {state}: of the {summary['channels']:,} state channels "
-        f"in {plural(summary['layers'], 'Mamba2 layer')}, {summary['kept_channels']:,} are left. They were chosen by "
-        f"forward passes only, without training: every channel was ranked by {_code(method)}{score}, and the others "
-        f"were {fate}. Made with ghost, which implements GHOST (Menezes & Kyrillidis, ICML 2026, arXiv:2602.11408)."
+        f"- The {unit(summary['method'])}s were chosen on the calibration text; text of another kind may use others.\n"
     )
 
 
@@ -80,6 +122,22 @@ def _figures(summary: Mapping[str, Any]) -> str:
         ("Parameters", *_counts(summary["parameters"])),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _tasks(summary: Mapping[str, Any]) -> str:
+    """A section of its own, where the run evaluated tasks."""
+    if not (tasks := summary.get("tasks")):
+        return ""
+    lines = ["| Task | Metric | Documents | dense | pruned |", "| --- | --- | ---: | ---: | ---: |"]
+    for score in tasks["scores"]:
+        named = [_code(score[name]).replace("|", BAR) for name in ("task", "metric")]
+        figures = [_with_error(score["value"][name], score["stderr"][name]) for name in ("dense", "pruned")]
+        lines.append(f"| {' | '.join([*named, str(score['samples']), *figures])} |")
+    return "\n".join(["## Tasks", "", *lines, "", f"By {tasks['protocol']}; seed {tasks['seed']}.", "", ""])
+
+
+def _with_error(value: float, stderr: float | None) -> str:
+    return f"{value:.4g}" if stderr is None else f"{value:.4g} ± {stderr:.2g}"
 
 
 def _counts(pair: Mapping[str, int]) -> tuple[str, str, str]:

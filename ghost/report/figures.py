@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-METHODS = {
-    "ghost": "the empirical Hankel singular value of each state channel, measured on the calibration text",
-    "ghost-mean": "the mean energy of each state channel times the mean energy of its output side, measured on the "
-    "calibration text",
-    "magnitude": "the norms of each state channel's weights, without any data",
-    "random": "a seeded random number for each state channel, as a baseline",
+from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS, fate
+
+RECOVERY = {
+    "none": "none",
+    "lstsq": "lstsq: out_proj fitted to the dense layer's output by ridge regression",
+    "local": "local: ridge regression, then some gradient steps on each layer alone",
 }
 
 
@@ -41,11 +41,35 @@ def pruned_share(summary: Mapping[str, Any]) -> str:
     return percent(1 - summary["kept_channels"] / summary["channels"])
 
 
+def what_went(summary: Mapping[str, Any]) -> str:
+    """What the method took from the model: `50% of the recurrent state pruned with ghost`."""
+    method = summary["method"]
+    if method in UNSTRUCTURED:
+        return f"{percent(summary['sparsity'])} of the weights of B and C zeroed with {method}"
+    if method in WHOLE_LAYERS:
+        return f"{pruned_share(summary)} of the recurrent state silenced by whole layers with {method}"
+    return f"{pruned_share(summary)} of the recurrent state pruned with {method}"
+
+
+def asked(summary: Mapping[str, Any]) -> str:
+    """The sparsity that was asked for, or the energy to keep where that decided."""
+    energy = summary.get("energy")
+    return percent(summary["sparsity"]) if energy is None else f"{percent(energy)} of the energy"
+
+
+def rise(pair: Mapping[str, float]) -> float:
+    """Relative change from dense to pruned, as a share."""
+    return pair["pruned"] / pair["dense"] - 1
+
+
 def change(pair: Mapping[str, float]) -> str:
-    """Relative change from dense to pruned, signed."""
-    if pair["dense"] == pair["pruned"]:
-        return "unchanged"
-    return f"{(pair['pruned'] / pair['dense'] - 1) * 100:+,.2f}%".replace("-", "−")
+    """The same in words, signed."""
+    return "unchanged" if pair["dense"] == pair["pruned"] else signed_percent(rise(pair))
+
+
+def signed_percent(share: float, digits: int = 2) -> str:
+    """`+1.20%`, `−50.00%`."""
+    return f"{share * 100:+,.{digits}f}%".replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:
@@ -59,10 +83,11 @@ def setting_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Model", summary["model"]),
         ("Method", summary["method"]),
-        ("Sparsity", percent(summary["sparsity"])),
+        ("Sparsity" if summary.get("energy") is None else "Kept", asked(summary)),
         ("Policy", summary["policy"]),
-        ("Pruning", "soft: dropped channels are zeroed" if summary["soft"] else "hard: dropped channels are cut out"),
+        ("Pruning", fate(summary)),
         ("Order", "sequential" if summary["sequential"] else "one-shot: every layer scored on the dense model"),
+        ("Recovery", RECOVERY[summary.get("recovery", "none")]),
         ("Calibration text", calibration["corpus"]),
         (
             "Calibration windows",

@@ -1,37 +1,43 @@
-"""One layer as the summary page sees it: what its channels scored and which of them stayed."""
+"""One layer as the summary page sees it: what its channels scored, what was measured of them, which of them stayed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 # A log scale has no zero. Whatever lies this far below its layer's largest channel is drawn at the foot of the plot.
 FLOOR = 1e-5
+ENERGIES = ("energy", "controllability", "observability")
+NORMS = ("norm_b", "norm_c")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerView:
     """Saliency and selection of one layer.
 
-    `saliency_gn` is float64, at least 0, and `kept_gn` bool, both (n_groups, d_state). `energy_dropped` is the share
-    of the layer's squared saliency that went with the dropped channels, None where the method measures no energy.
-    Raises ValueError where the arrays don't fit each other or the saliency isn't finite.
+    `saliency_gn` is finite float64 and `kept_gn` bool, both (n_groups, d_state). `energy_dropped` is the share of the
+    layer's energy that went with the dropped channels, None where the method measures none. `measured` has the
+    statistics of the run among ENERGIES and NORMS by name, (n_groups, d_state) each. `recovery` says in a line what
+    recovery came to. Raises ValueError where the arrays don't fit each other or the saliency isn't finite.
     """
 
     layer: int
     saliency_gn: np.ndarray
     kept_gn: np.ndarray
     energy_dropped: float | None
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
+    recovery: str | None = None
 
     def __post_init__(self) -> None:
-        if self.saliency_gn.ndim != 2 or self.saliency_gn.shape != self.kept_gn.shape:
-            raise ValueError(
-                f"layer {self.layer}: saliency_gn is {self.saliency_gn.shape}, kept_gn {self.kept_gn.shape}; "
-                "both must be (n_groups, d_state)"
-            )
-        if not (np.isfinite(self.saliency_gn) & (self.saliency_gn >= 0)).all():
-            raise ValueError(
-                f"layer {self.layer}: saliency_gn has negative or non-finite values; score the layer again"
-            )
+        shapes = {"kept_gn": self.kept_gn.shape} | {name: array.shape for name, array in self.measured.items()}
+        for name, shape in shapes.items():
+            if self.saliency_gn.ndim != 2 or shape != self.saliency_gn.shape:
+                raise ValueError(
+                    f"layer {self.layer}: saliency_gn is {self.saliency_gn.shape}, {name} {shape}; "
+                    "both must be (n_groups, d_state)"
+                )
+        if not np.isfinite(self.saliency_gn).all():
+            raise ValueError(f"layer {self.layer}: saliency_gn has non-finite values; score the layer again")
 
     @property
     def largest(self) -> float:
@@ -39,11 +45,11 @@ class LayerView:
         return float(self.saliency_gn.max())
 
     @property
-    def relative_gn(self) -> np.ndarray:
-        """Saliency as a share of the layer's largest, (n_groups, d_state); all 0 in a dead layer."""
-        return self.saliency_gn / (self.largest or 1.0)
-
-    @property
     def below_floor_gn(self) -> np.ndarray:
         """Channels too small for the plot's log scale, dead ones among them; bool, (n_groups, d_state)."""
-        return self.relative_gn < FLOOR
+        return self.saliency_gn < FLOOR * self.largest if self.largest > 0 else np.ones_like(self.kept_gn)
+
+    @property
+    def norm_gn(self) -> np.ndarray | None:
+        """Norm of a channel's B row times that of its C row, where the run has them."""
+        return self.measured["norm_b"] * self.measured["norm_c"] if set(NORMS) <= set(self.measured) else None

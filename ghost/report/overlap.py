@@ -1,0 +1,68 @@
+"""How far two runs of one model agree on the channels to keep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ghost.report.methods import ROTATED, UNSTRUCTURED
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ComparedRun:
+    """A finished run beside others.
+
+    `summary` is as for `ghost.report.page.render`, `source` the digest of the dense model, and `kept` says for each
+    layer which channels stayed, bool (n_groups, d_state).
+    """
+
+    summary: Mapping[str, Any]
+    source: str
+    kept: Sequence[np.ndarray]
+
+    @property
+    def chooses_channels(self) -> bool:
+        """What it kept are channels of the dense model: neither directions of another basis nor all of them."""
+        return self.summary["method"] not in (*ROTATED, *UNSTRUCTURED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Jaccard index of the kept channels of two runs, by their places among the runs, for each layer.
+
+    `chance` is about what two independent draws of as many channels would reach.
+    """
+
+    pair: tuple[int, int]
+    layers: list[float]
+    chance: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Over the layers."""
+        return float(np.mean(self.layers))
+
+
+def overlaps(runs: Sequence[ComparedRun]) -> list[Overlap]:
+    """Every two runs that chose among channels of the same dense model."""
+    found = []
+    for (i, a), (j, b) in combinations(enumerate(runs), 2):
+        if a.source == b.source and a.chooses_channels and b.chooses_channels:
+            both = list(zip(a.kept, b.kept, strict=True))
+            layers, chance = [jaccard(*kept) for kept in both], [by_chance(*kept) for kept in both]
+            found.append(Overlap(pair=(i, j), layers=layers, chance=chance))
+    return found
+
+
+def jaccard(a_gn: np.ndarray, b_gn: np.ndarray) -> float:
+    """Channels that both keep, as a share of those that either keeps; 1 where neither keeps any."""
+    either = int((a_gn | b_gn).sum())
+    return int((a_gn & b_gn).sum()) / either if either else 1.0
+
+
+def by_chance(a_gn: np.ndarray, b_gn: np.ndarray) -> float:
+    """Expected channels in common over those expected in either, for independent draws of as many."""
+    p, q = float(a_gn.mean()), float(b_gn.mean())
+    return p * q / (p + q - p * q) if p or q else 1.0

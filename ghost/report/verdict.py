@@ -1,0 +1,72 @@
+"""The run in plain words, worked out from its figures; docs/report.md explains the thresholds."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from ghost.report.figures import percent, rise, signed_percent
+from ghost.report.losses import recall_losses, task_losses
+from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS
+
+NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
+"""Rises of perplexity, as shares of the dense model's, up to which the words of `PRICES` hold."""
+PRICES = (
+    (NEGLIGIBLE, "Next to nothing was lost on this text."),
+    (SMALL, "A small price on this text."),
+    (NOTICEABLE, "A price that will be noticed: compare both models on your own task before you use this one."),
+    (LARGE, "A high price: {remedy} before you use this model."),
+    (math.inf, "Too much was lost for this model to be of use: {remedy}."),
+)
+NAMES = {
+    Fraction(3, 4): "three quarters of the state",
+    Fraction(1, 2): "half the state",
+    Fraction(1, 4): "a quarter of the state",
+    Fraction(1, 8): "an eighth of the state",
+    Fraction(1, 16): "a sixteenth of the state",
+}
+NO_RECALL = (
+    "Exact recall was not measured, and it may fall more than perplexity does: see what ghost eval says of the "
+    "checkpoint before you use it for retrieval."
+)
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """`Half the state, +1.2% perplexity`, without a full stop; `summary` as for `ghost.report.page.render`."""
+    words = state_words(summary)
+    return f"{words[0].upper()}{words[1:]}, {signed_percent(rise(summary['perplexity']), 1)} perplexity"
+
+
+def verdict(summary: Mapping[str, Any]) -> list[str]:
+    """What the figures mean, in sentences."""
+    recall = recall_losses(summary.get("rows", [])) or [NO_RECALL]
+    tasks = task_losses(summary.get("tasks", {}).get("scores", []))
+    return [*_caveats(summary), _price(summary), *recall, *tasks]
+
+
+def state_words(summary: Mapping[str, Any]) -> str:
+    """What is left of the state: `half the state`, `37.5% of the state`."""
+    left = Fraction(summary["state_bytes"]["pruned"], summary["state_bytes"]["dense"])
+    if left == 1:
+        return "a state as large as before"
+    return NAMES.get(left, f"{percent(float(left))} of the state")
+
+
+def _caveats(summary: Mapping[str, Any]) -> list[str]:
+    if summary["method"] in UNSTRUCTURED:
+        return [f"{summary['method']} zeroes single weights, which saves no state: it is here to compare with."]
+    if summary["method"] in WHOLE_LAYERS:
+        gone = percent(1 - summary["kept_channels"] / summary["channels"])
+        return [
+            f"{gone} of the state is silent, by whole layers; the others keep theirs, and runtimes keep room for all."
+        ]
+    return ["Dropped channels were only set to zero, to compare with."] if summary["soft"] else []
+
+
+def _price(summary: Mapping[str, Any]) -> str:
+    share = rise(summary["perplexity"])
+    if share < -NEGLIGIBLE:
+        return "Perplexity even fell on this text, which promises nothing for others."
+    words = next((words for limit, words in PRICES if share <= limit), PRICES[-1][1])
+    tried = summary.get("recovery", "none") != "none"
+    return words.format(remedy="keep more of the state" if tried else "keep more of the state or try --recovery")

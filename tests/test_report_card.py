@@ -1,0 +1,64 @@
+"""The model card: what a reader and the hub's YAML reader find in it."""
+
+import yaml
+
+from ghost.report import model_card
+from tests.report_samples import NASTY, summary
+
+
+def test_card_front_matter_is_yaml() -> None:
+    _, front_matter, body = model_card(summary(model=NASTY)).split("---\n", 2)
+    fields = yaml.safe_load(front_matter)
+    assert fields["library_name"] == "transformers"
+    assert "mamba2" in fields["tags"]
+    assert "\n---\n" not in body
+
+
+def test_card_has_figures_loading_and_limits() -> None:
+    card = model_card(summary())
+    assert "| Perplexity | 24.31 | 24.80 | +2.00% |" in card
+    assert "| State per sequence, bytes | 100,663,296 | 37,748,736 | −62.50% |" in card
+    assert "| State size (d_state) | 128 | 48 | −62.50% |" in card
+    assert "| Parameters | 1,344,123,904 | 1,312,504,832 | −2.35% |" in card
+    assert 'AutoModelForCausalLM.from_pretrained(".")' in card
+    assert "may fall more than perplexity" in card
+
+
+def test_card_says_that_soft_pruning_shrinks_nothing() -> None:
+    same = {"dense": 128, "pruned": 128}
+    card = model_card(summary(soft=True, d_state=same))
+    assert "set to zero; no tensor changed its shape" in card
+    assert "| State size (d_state) | 128 | 128 | unchanged |" in card
+
+
+def test_card_keeps_a_hostile_name_inside_code() -> None:
+    card = model_card(summary(model=NASTY))
+    shown = '``<script>alert("1")</script> & `a|b` # not a heading``'
+    in_table = shown.replace("|", r"\|")
+    assert card.count(shown) == 2
+    assert f"| Model | {in_table} |" in card
+    assert "<script>" not in card.replace(shown, "").replace(in_table, "")
+    assert "\n# not" not in card
+
+
+def test_ruined_model_keeps_readable_figures() -> None:
+    card = model_card(summary(perplexity={"dense": 24.0, "pruned": 3.2e7}))
+    assert "| Perplexity | 24.00 | 3.20e+07 | +133,333,233.33% |" in card
+
+
+def test_card_of_directions_loads_the_code_that_the_folder_carries() -> None:
+    card = model_card(summary(method="balanced"))
+    assert 'from_pretrained(".", trust_remote_code=True)' in card and "No other code" not in card
+    assert "state directions in 3 Mamba2 layers" in card
+
+
+def test_card_says_what_did_not_shrink() -> None:
+    unstructured, layers = model_card(summary(method="wanda")), model_card(summary(method="shedder"))
+    assert "# `demo`, 62.5% of its weights of B and C zeroed" in unstructured
+    assert "the recurrent state is as large as before" in unstructured
+    assert "# `demo`, 62.5% of its state silenced" in layers and "no tensor changed its shape" in layers
+
+
+def test_card_does_not_blame_a_calibration_text_that_was_not_read() -> None:
+    assert "chosen on the calibration text" in model_card(summary())
+    assert "chosen on the calibration text" not in model_card(summary(method="magnitude"))
