@@ -11,7 +11,6 @@ import argparse
 import math
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from ghost.calibration.corpus import read_text
@@ -42,7 +41,7 @@ def main() -> None:
 def save(training: train.Training, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     # transformers 5.23 applies this flag of the initialisation to loaded weights too
     training.model.config.rescale_prenorm_residual = False
-    training.model.to(torch.float32).save_pretrained(out)
+    training.model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

@@ -13,13 +13,13 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import assess, operations
+from flows import assess, compare, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl
-from flows.guard import start_guard
 from flows.options import command_options
 from flows.stop import stoppable
+from flows.through import through_prefect
 from ghost.config import RunSettings, make_settings
-from ghost.errors import GhostError, SettingsError
+from ghost.errors import GhostError
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -33,7 +33,6 @@ bar, and its default start-up timeout is too short for a small machine."""
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
-NO_SERVER = ("Failed to reach API", "Timed out while attempting to connect to ephemeral")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
@@ -63,31 +62,14 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     settings = make_settings(**fields)
     with Bars() as bars, progress.reporting_to(bars):
         open_ahead(settings)
-        result = _through_prefect(fields)
+        result = through_prefect(lambda: _pruned(fields))
     print_summary(result, as_json=as_json)
 
 
-def _through_prefect(fields: dict[str, Any]) -> dict[str, Any]:
-    """Run the flow; a Prefect server that does not answer is the user's to mend."""
-    if not os.environ.get("PREFECT_API_URL"):
-        start_guard()
-    from prefect.exceptions import PrefectHTTPStatusError
-
+def _pruned(fields: dict[str, Any]) -> dict[str, Any]:
     from flows.prune import ghost
 
-    try:
-        return ghost(**fields)
-    except PrefectHTTPStatusError as error:
-        answer = f"{error.response.status_code} {error.response.reason_phrase}"
-        raise SettingsError(
-            f"the Prefect server answered {answer}; check PREFECT_API_URL, PREFECT_API_KEY and PREFECT_API_AUTH_STRING"
-        ) from None
-    except RuntimeError as error:
-        if not any(words in str(error) for words in NO_SERVER):
-            raise
-        raise SettingsError(
-            f"the Prefect server does not answer ({error}); start it, or unset PREFECT_API_URL for an embedded one"
-        ) from None
+    return ghost(**fields)
 
 
 @app.command()
@@ -129,6 +111,8 @@ def verify(
 
 
 app.command("eval")(assess.evaluate)
+app.command()(compare.compare)
+app.command()(sweep_command.sweep)
 app.command()(operations.doctor)
 app.command()(operations.gc)
 

@@ -3,12 +3,14 @@ is made anew unless the whole run was finished."""
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from prefect import task
 from prefect.client.schemas.objects import State
+from safetensors import safe_open
 from safetensors.torch import load
 
 from artifacts.stages import read_stage, stage_key, write_stage
@@ -17,15 +19,21 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from ghost.export import PROVENANCE, export
-from ghost.library.build import state_size
+from ghost.library.build import pruned_layout
+from ghost.mixer import Weights
 from ghost.report.card import model_card
-from ghost.report.page import LayerView, render
+from ghost.report.layers import ENERGIES, NORMS, LayerView
+from ghost.report.methods import unit
+from ghost.report.page import render
 from ghost.selection import Selection
 from tasks import progress
 from tasks.evaluation import Job, evaluate_apart
 from tasks.layers import OPTIONS, energy_dropped, reference, timed
 from tasks.run import Run, corpus_record, display_name
+from tasks.sweep.dense import find_dense, keep_dense
+from tasks.sweep.usage import note_peak
 from tasks.tables import read_selection, read_statistics
+from tasks.task_scores import task_scores
 
 STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""
@@ -51,15 +59,21 @@ def export_checkpoint(run: Run) -> State[Any]:
 
 def _export(run: Run) -> dict[str, str]:
     """Write the checkpoint to the store; the sha256 of each file, by its name in the run's folder."""
-    digests, d_state = {}, state_size(run.source, _selections(run), run.settings)
+    digests, layout = {}, pruned_layout(run.source, _selections(run), run.settings)
+    projected = layout.projected_from is not None
     with tempfile.TemporaryDirectory() as folder:
-        export(run.source, lambda i: load(run.store.get(run.keys.weights(i))), d_state, Path(folder), provenance(run))
+        stored = partial(_stored, run)
+        export(run.source, stored, layout.d_state, Path(folder), provenance(run), projected=projected)
         if run.settings.tokenizer:
             load_tokenizer(run.tokenizer).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
             if path.name not in OF_THE_REPORT:
                 digests[f"checkpoint/{path.name}"] = run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
     return digests
+
+
+def _stored(run: Run, layer: int) -> Weights:
+    return load(run.store.get(run.keys.weights(layer)))
 
 
 def _selections(run: Run) -> list[Selection]:
@@ -75,7 +89,8 @@ def provenance(run: Run) -> dict[str, Any]:
 
 @task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
 def evaluate(run: Run) -> State[Any]:
-    """Perplexity of the dense and the pruned model by the same code, sizes beside it, to evaluation/results.json."""
+    """Perplexity of the dense and the pruned model by the same code, sizes and tasks beside it, to
+    evaluation/results.json."""
     key = run.keys.evaluation
     if run.was_finished:
         return reference(key, run.store.sha256(key), cached=True)
@@ -84,13 +99,17 @@ def evaluate(run: Run) -> State[Any]:
         progress.current().evaluated(2 * (len(run.evaluation_tokens) - 1))
         return reference(key, record.files[RESULTS], cached=True)
     with timed(run, "evaluate"):
-        digest = run.store.put(key, json.dumps(_results(run), indent=2, ensure_ascii=False).encode() + b"\n")
-    write_stage(run.store, run.keys, EVALUATION, chain, {RESULTS: digest})
+        folder = checkpoint_folder(run)
+        tasks, files = task_scores(run, folder, chain)
+        results = json.dumps(_results(run, folder) | tasks, indent=2, ensure_ascii=False)
+        digest = run.store.put(key, results.encode() + b"\n")
+    note_peak(run)
+    write_stage(run.store, run.keys, EVALUATION, chain, {RESULTS: digest} | files)
     return reference(key, digest)
 
 
-def _results(run: Run) -> dict[str, Any]:
-    pruned = open_checkpoint(checkpoint_folder(run))
+def _results(run: Run, folder: Path) -> dict[str, Any]:
+    pruned = open_checkpoint(folder)
     scores = _scores(run, pruned)
     layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
     layers, selections = run.source.layers, _selections(run)
@@ -109,8 +128,18 @@ def _results(run: Run) -> dict[str, Any]:
 
 
 def _scores(run: Run, pruned: Checkpoint) -> dict[str, Perplexity]:
+    """Of both; the dense one from the store, where another run on this text has left it."""
+    if (dense := find_dense(run)) is not None:
+        progress.current().evaluated(len(run.evaluation_tokens) - 1)
+        return {"dense": dense} | _evaluated(run, {"pruned": pruned})
+    scores = _evaluated(run, {"dense": run.source, "pruned": pruned})
+    keep_dense(run, scores["dense"])
+    return scores
+
+
+def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]:
     job = Job(
-        models={"dense": str(run.source.folder), "pruned": str(pruned.folder)},
+        models={name: str(model.folder) for name, model in models.items()},
         window=run.settings.window,
         device=str(run.backbone.device),
         dtype=str(run.backbone.dtype).removeprefix("torch."),
@@ -136,7 +165,7 @@ def checkpoint_folder(run: Run) -> Path:
 def summarise(run: Run) -> dict[str, Any]:
     """Settings and results in one object of plain values, the same for the same inputs."""
     settings = run.settings
-    fields = ("method", "sparsity", "policy", "soft", "sequential")
+    fields = ("method", "sparsity", "policy", "soft", "sequential", "recovery", "energy")
     named = {"run_id": run.keys.run_id, "model": display_name(settings.model)}
     chosen = {name: getattr(settings, name) for name in fields} | {"calibration": corpus_record(run)}
     return named | chosen | json.loads(run.store.get(run.keys.evaluation))
@@ -157,7 +186,21 @@ def report(run: Run) -> State[Any]:
 
 
 def _view(run: Run, layer: int) -> LayerView:
-    selection = read_selection(run.store, run.keys, layer)
-    dropped = energy_dropped(read_statistics(run.store, run.keys, layer), selection)
-    saliency_gn, kept_gn = selection.saliency_gn.numpy(), selection.kept_gn.numpy()
-    return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=dropped)
+    selection, statistics = read_selection(run.store, run.keys, layer), read_statistics(run.store, run.keys, layer)
+    of_channels = () if unit(run.settings.method) == "direction" else (*ENERGIES, *NORMS)
+    found = {name: getattr(statistics, f"{name}_gn") for name in of_channels}
+    return LayerView(
+        layer=layer,
+        saliency_gn=selection.saliency_gn.numpy(),
+        kept_gn=selection.kept_gn.numpy(),
+        energy_dropped=energy_dropped(statistics, selection),
+        measured={name: tensor.numpy() for name, tensor in found.items() if tensor is not None},
+        recovery=None if run.settings.recovery == "none" else _recovery(run, layer),
+    )
+
+
+def _recovery(run: Run, layer: int) -> str | None:
+    """What recovery came to, as the pruned mixer's own file says."""
+    with safe_open(run.store.fetch(run.keys.weights(layer)), "pt") as mixer:
+        told = (mixer.metadata() or {}).get("recovery")
+    return told and told.removeprefix("recovery ")

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.exceptions import PrefectHTTPStatusError
 
 from tests.chaos import Bench
@@ -31,6 +39,7 @@ from tests.pipeline import (
 )
 
 NAME = "ghost/prune-eval"
+SWEEP = "ghost-sweep/sweep"
 LAYERS = 3
 LINE = r"layer=\d\d seconds=[\d.]+ kept=\d+ of=32 energy_dropped=0\.\d{4} memory_mb=\d+ state=computed"
 
@@ -62,18 +71,20 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
             yield Pipeline(api, folder)
 
 
-def test_both_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeline) -> None:
+def test_the_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeline) -> None:
     with client(pipeline.api) as opened:
-        prune, nightly = (opened.read_deployment_by_name(name) for name in (NAME, "ghost-watch/nightly"))
-    assert [prune.work_pool_name, nightly.work_pool_name] == ["gpu", "gpu"]
+        names = (NAME, "ghost-watch/nightly", SWEEP)
+        prune, nightly, sweep = (opened.read_deployment_by_name(name) for name in names)
+    assert [prune.work_pool_name, nightly.work_pool_name, sweep.work_pool_name] == ["gpu"] * 3
     limit, options = prune.global_concurrency_limit, prune.concurrency_options
     assert limit and limit.limit == 1 and options and options.collision_strategy == "ENQUEUE"
     assert prune.job_variables == {"env": {"GHOST_STORE": str(pipeline.store), "GHOST_DEVICE": "cpu"}}
     [nightly_at_two] = nightly.schedules
     assert (nightly_at_two.slug, nightly_at_two.active) == ("nightly", False), "no recipe was given to watch for"
     assert "timezone='Etc/UTC'" in repr(nightly_at_two.schedule)
-    fields = (prune.parameter_openapi_schema or {})["properties"]
-    assert all(len(field["description"]) > 15 for field in fields.values())
+    for deployment in (prune, sweep):
+        fields = (deployment.parameter_openapi_schema or {})["properties"]
+        assert all(len(field["description"]) > 8 for field in fields.values())
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +174,37 @@ def test_a_killed_run_is_retried_and_resumes(pipeline: Pipeline) -> None:
 def finished(layer_json: Path) -> bool:
     """Whether the run that this layer is of has its manifest."""
     return (layer_json.parents[2] / "manifest.json").exists()
+
+
+def test_a_sweep_has_its_cells_computed_as_runs_of_the_other_deployment(pipeline: Pipeline) -> None:
+    run = run_and_wait(pipeline.api, SWEEP, sweep_parameters(pipeline, methods=["magnitude", "random"]))
+    assert run.state and run.state.name == "Completed", run.state
+    with client(pipeline.api) as opened:
+        made = FlowRunFilter(tags=FlowRunFilterTags(all_=["ghost-sweep"]))
+        cells = opened.read_flow_runs(flow_run_filter=made)
+        prune = opened.read_deployment_by_name(NAME)
+    assert [(cell.deployment_id, cell.state_name) for cell in cells] == [(prune.id, "Completed")] * 2
+    [table] = pipeline.store.glob("sweeps/*/cells.parquet")
+    rows = pq.read_table(table).to_pylist()
+    assert [(row["method"], row["error"]) for row in rows] == [("magnitude", None), ("random", None)]
+    assert all((pipeline.store / "runs" / row["run_id"] / "manifest.json").exists() for row in rows)
+
+
+def test_a_sweep_computes_what_no_worker_wants(pipeline: Pipeline) -> None:
+    with client(pipeline.api) as opened:
+        prune = opened.read_deployment_by_name(NAME)
+        opened.create_work_pool(WorkPoolCreate(name="idle", type="process"))
+        opened.create_deployment(prune.flow_id, "idle", work_pool_name="idle", entrypoint=prune.entrypoint)
+    cell = {"methods": ["magnitude"], "sparsity": [0.75], "deployment": "ghost/idle", "patience": 1}
+    run = run_and_wait(pipeline.api, SWEEP, sweep_parameters(pipeline, **cell))
+    assert run.state and run.state.name == "Completed", run.state
+    with client(pipeline.api) as opened:
+        runs = opened.read_flow_runs(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["idle"])))
+    assert [made.state_name for made in runs] == ["Cancelled"]
+
+
+def sweep_parameters(pipeline: Pipeline, **axes: Any) -> dict[str, Any]:
+    every = pipeline.parameters()
+    options = {name: every[name] for name in ("calibration", "evaluation", "samples", "round_to")}
+    lists = {"sparsity": [0.5], "calibration_lengths": [every["length"]], "windows": [every["window"]]}
+    return {"models": [every["model"]], "options": options} | lists | axes

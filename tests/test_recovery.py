@@ -20,6 +20,7 @@ from ghost.evaluation.verify import verify
 from ghost.export import export
 from ghost.mixer import mixer_forward
 from ghost.recovery import DensePath, Pairs, recover
+from ghost.recovery import local as local_steps
 from ghost.recovery.judge import nlls
 from ghost.recovery.local import descend
 from ghost.recovery.ridge import OUT_PROJ, sums
@@ -35,6 +36,12 @@ LAYERS, ROWS, LENGTH = 3, 9, 24
 TOKENS = random_tokens(ROWS, LENGTH)
 FIRST = select(-torch.arange(16.0).expand(2, -1), 4)
 """The first four channels of each of two groups."""
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many Adam steps as a model of this size needs."""
+    monkeypatch.setattr(local_steps, "STEPS", 75)
 
 
 @pytest.fixture(scope="module")

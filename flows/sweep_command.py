@@ -1,0 +1,162 @@
+"""`ghost sweep`: every combination of models, methods and sparsities as a run of its own, and one table of them all."""
+
+import json
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.arguments import AsJson, EndpointUrl
+from flows.options import command_options
+from flows.through import through_prefect
+from ghost.errors import SettingsError
+from tasks import progress
+from tasks.sweep.settings import DEFAULTS, RunOptions, make_options, make_sweep
+
+VARIED = "What is varied: a,b,c or the option several times"
+USUAL = {axis: [",".join(map(str, values))] for axis, values in DEFAULTS.items()}
+
+
+def _list(help: str) -> Any:
+    return typer.Option(help=help, metavar="LIST", rich_help_panel=VARIED)
+
+
+@command_options(RunOptions, argument="")
+def sweep(
+    fields: dict[str, Any],
+    models: Annotated[list[str], typer.Argument(help="Models, each as for `ghost run`.")] = USUAL["models"],
+    methods: Annotated[list[str], _list("Saliencies.")] = USUAL["methods"],
+    sparsity: Annotated[list[str], _list("Shares of the state channels to drop.")] = USUAL["sparsity"],
+    calibration_lengths: Annotated[list[str], _list("Tokens of a calibration window.")] = USUAL["calibration_lengths"],
+    windows: Annotated[list[str], _list("Tokens of an evaluation window.")] = USUAL["windows"],
+    seeds: Annotated[list[str], _list("Seeds of the calibration sample and of `random`.")] = USUAL["seeds"],
+    recovery: Annotated[list[str], _list("Corrections: none, lstsq, local.")] = USUAL["recovery"],
+    endpoint_url: EndpointUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prune and evaluate every combination, and show the figures side by side: a table here, a page with the plots in
+    the store. Started again, a sweep continues where it stopped. Exit code 1 where a cell failed.
+
+    Try `ghost sweep demo --methods ghost,magnitude --sparsity 0.5,0.75 --samples 32`.
+    """
+    axes = {
+        "models": models, "methods": _split(methods), "sparsity": _numbers("sparsity", sparsity, float),
+        "calibration_lengths": _numbers("calibration-lengths", calibration_lengths, int),
+        "windows": _numbers("windows", windows, int), "seeds": _numbers("seeds", seeds, int),
+        "recovery": _split(recovery),
+    }  # fmt: skip
+    options = make_options(**fields)
+    asked = make_sweep(axes, options)  # what no run takes is refused here, before a Prefect server has to start
+    with SweepBars(len(asked.cells)) as bars, progress.reporting_to(bars):
+        result = through_prefect(lambda: _swept(axes, options))
+    print(json.dumps(result, ensure_ascii=False)) if as_json else print_sweep(result)
+    if result["failed"]:
+        raise typer.Exit(1)
+
+
+def _swept(axes: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    from flows.sweep import ghost_sweep
+
+    state = ghost_sweep(**axes, options=options, return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _split(values: list[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _numbers(name: str, values: list[str], kind: type[int] | type[float]) -> list[Any]:
+    try:
+        return [kind(value) for value in _split(values)]
+    except ValueError:
+        like = "0.25,0.5" if kind is float else "128,512"
+        raise SettingsError(f"{name}: {','.join(values)!r} is no list of numbers; give such as {like}") from None
+
+
+class SweepBars:
+    """Told of cells and of what their runs do: a bar for all cells, and two for the one at work."""
+
+    def __init__(self, cells: int) -> None:
+        columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._cells = self._progress.add_task("cells", total=cells)
+        self._name, self._parts = "", list[TaskID]()
+
+    def __enter__(self) -> "SweepBars":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def cell(self, name: str) -> None:
+        self._progress.update(self._cells, description=f"cell {name}")
+
+    def cell_done(self) -> None:
+        self._progress.update(self._cells, advance=1)
+        self._forget()
+
+    def start(self, layers: int, evaluation_tokens: int) -> None:
+        self._forget()
+        parts = {"  layers": layers, "  evaluating, tokens": evaluation_tokens}
+        self._parts = [self._progress.add_task(name, total=total) for name, total in parts.items()]
+
+    def layer(self, message: str) -> None:
+        self._progress.update(self._parts[0], advance=1, description=f"  {message}")
+
+    def evaluated(self, tokens: int) -> None:
+        self._progress.update(self._parts[1], advance=tokens)
+
+    def _forget(self) -> None:
+        for part in self._parts:
+            self._progress.remove_task(part)
+        self._parts = []
+
+
+def print_sweep(result: dict[str, Any]) -> None:
+    """Methods by sparsity, a table for each model and each other setting; what failed; where the page lies."""
+    console = Console()
+    for title, rows in _tables(result["cells"]).items():
+        console.print(Text(title), _table(rows), sep="\n", soft_wrap=True, highlight=False)
+    for name, why in result["failed"].items():
+        console.print(Text(f"failed: {name}: {why}"), soft_wrap=True, highlight=False)
+    console.print(f"page: {result['page']}", soft_wrap=True, highlight=False)
+
+
+def _tables(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by what they share, in words."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in cells:
+        if row["error"] is None:
+            title = (
+                f"{row['model']}: dense {row['perplexity_dense']:.3f}; window {row['window']}, calibration length "
+                f"{row['calibration_length']}, seed {row['seed']}, recovery {row['recovery']}"
+            )
+            tables.setdefault(title, []).append(row)
+    return tables
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Perplexity and rise; a method that leaves the state as large as it was is marked."""
+    shares = sorted({row["sparsity"] for row in rows})
+    table = Table("method")
+    for share in shares:
+        table.add_column(f"{share:g}", justify="right")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of = {row["sparsity"]: row for row in rows if row["method"] == method}
+        whole = any(row["state_bytes"] == row["state_bytes_dense"] for row in of.values())
+        table.add_row(f"{method} (state as large)" if whole else method, *(_figure(of.get(share)) for share in shares))
+    return table
+
+
+def _figure(row: dict[str, Any] | None) -> str:
+    return "-" if row is None else f"{row['perplexity']:.3f} ({row['rise']:+.1%})"

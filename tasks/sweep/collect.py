@@ -1,0 +1,93 @@
+"""A sweep's results: a row per cell, and the page that is made of them."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from artifacts.claims import NOT_THERE
+from artifacts.digest import parse_object, record_bytes
+from artifacts.errors import MissingArtifact
+from artifacts.keys import RunKeys, SweepKeys
+from artifacts.schemas import FORMAT_VERSION
+from artifacts.store import Store, open_store
+from artifacts.tables import encode
+from ghost.report.sweep_page import render_sweep
+from tasks.run import display_name
+from tasks.sweep.outcome import Outcome
+from tasks.sweep.schema import CELLS
+from tasks.sweep.settings import WITHOUT_EFFECT, Sweep
+from tasks.sweep.usage import read_usage
+from tasks.sweep.views import model_views
+
+UNTOLD = (*WITHOUT_EFFECT, "tokenizer", "allow_code")
+"""Options that change no figure, or are places of this machine."""
+PAIRS = ("d_state", "perplexity", "state_bytes")
+"""Figures of the results that are of the dense and of the pruned model."""
+
+
+def collect(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Write cells.parquet, sweep.json and index.html to sweeps/<sweep_id>/, and return what the sweep came to.
+
+    Plain data: sweep_id, page (where it lies), cells (the rows of cells.parquet), failed (why, by the cell's name).
+    """
+    store, keys = open_store(sweep.store), SweepKeys(sweep.sweep_id)
+    ordered = sorted(outcomes, key=lambda outcome: sweep.cells.index(outcome.cell))
+    rows = [_row(store, outcome) for outcome in ordered]
+    about = _about(sweep)
+    views = model_views(store, ordered, rows)
+    columns = {name: [row[name] for row in rows] for name in CELLS.names}
+    store.put(keys.cells, encode(pa.table(columns, CELLS), CELLS))
+    ended = [{"run_id": row["run_id"], "error": row["error"]} for row in rows]
+    store.put(keys.sweep, record_bytes(about | {"cells": ended}))
+    store.put(keys.page, render_sweep(about, rows, views).encode())
+    failures = {o.cell.name: row["error"] for o, row in zip(ordered, rows, strict=True) if row["error"] is not None}
+    return {"sweep_id": sweep.sweep_id, "page": store.locate(keys.page), "cells": rows, "failed": failures}
+
+
+def _row(store: Store, outcome: Outcome) -> dict[str, Any]:
+    s = outcome.cell.settings
+    asked = {
+        "model": outcome.cell.label, "method": s.method, "sparsity": s.sparsity, "recovery": s.recovery,
+        "calibration_length": s.length, "window": s.window, "seed": s.seed,
+    }  # fmt: skip
+    if outcome.run_id is None:
+        return dict.fromkeys(CELLS.names) | asked | {"error": outcome.error}
+    try:
+        return asked | {"run_id": outcome.run_id, "error": None} | _figures(store, RunKeys(outcome.run_id))
+    except NOT_THERE as error:
+        return dict.fromkeys(CELLS.names) | asked | {"error": str(error)}
+
+
+def _figures(store: Store, keys: RunKeys) -> dict[str, Any]:
+    if not store.exists(keys.manifest):
+        raise MissingArtifact(
+            f"run {keys.run_id} is not in the store {store.url}; its worker may use another kind of device: "
+            "name one in the options"
+        )
+    results = parse_object(store.get(keys.evaluation)) or {}
+    seconds, peak = read_usage(store, keys)
+    pairs = {name: results[name] for name in PAIRS}
+    return (
+        {"kept": results["kept_channels"], "channels": results["channels"], "seconds": seconds}
+        | {"parameters": results["parameters"]["dense"], "peak_memory_bytes": peak}
+        | {f"{name}_dense": pair["dense"] for name, pair in pairs.items()}
+        | {name: pair["pruned"] for name, pair in pairs.items()}
+        | {"rise": pairs["perplexity"]["pruned"] / pairs["perplexity"]["dense"] - 1}
+    )
+
+
+def _about(sweep: Sweep) -> dict[str, Any]:
+    """What was asked for, without the paths of this machine."""
+    places = {name: display_name(str(sweep.options[name])) for name in ("calibration", "evaluation")}
+    options = {k: v for k, v in sweep.options.items() if k not in UNTOLD and v not in (None, "")}
+    axes = {name: list(values) for name, values in sweep.axes.items()}
+    return {
+        "sweep_id": sweep.sweep_id,
+        "format": FORMAT_VERSION,
+        "axes": axes | {"models": list(dict.fromkeys(cell.label for cell in sweep.cells))},
+        "options": options | places,
+        "versions": {"ghost": version("ghost-ssm"), "torch": torch.__version__},
+    }

@@ -1,0 +1,23 @@
+"""What became of a cell."""
+
+from dataclasses import dataclass
+
+from artifacts.redaction import redact
+from tasks.sweep.settings import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A cell with its run, or with why there is none."""
+
+    cell: Cell
+    run_id: str | None = None
+    error: str | None = None
+
+
+def failed(cell: Cell, error: object) -> Outcome:
+    """The cell failed, with this error or message, in one line."""
+    why = " ".join(redact(str(error)).split())
+    if isinstance(error, BaseException) and not why:
+        why = type(error).__name__
+    return Outcome(cell=cell, error=why)

@@ -1,0 +1,124 @@
+"""What a sweep varies, and what all of its cells share."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, get_args
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from artifacts.digest import run_id
+from artifacts.schemas import FORMAT_VERSION
+from ghost.config import RunSettings, make_settings
+from ghost.errors import SettingsError
+
+AXES = {
+    "models": "model",
+    "windows": "window",
+    "calibration_lengths": "length",
+    "recovery": "recovery",
+    "seeds": "seed",
+    "sparsity": "sparsity",
+    "methods": "method",
+}
+"""What varies, slowest first, and the field of RunSettings that each one sets."""
+ABOUT_PUBLISHING = ("out", "recipe", "max_")
+"""How the fields of RunSettings begin that are about one checkpoint and its publication."""
+WITHOUT_EFFECT = ("store", "evaluation_timeout")
+"""Options that change nothing in the figures, and so nothing in a sweep's name."""
+DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "models": ("demo",),
+    "methods": ("ghost", "magnitude", "random"),
+    "sparsity": (0.1, 0.3, 0.5, 0.7, 0.9),
+    "calibration_lengths": (RunSettings.model_fields["length"].default,),
+    "windows": (RunSettings.model_fields["window"].default,),
+    "seeds": (0,),
+    "recovery": ("none",),
+}
+"""The paper's sparsities; of everything else but the methods, what `ghost run` takes."""
+RECOVERIES = get_args(RunSettings.model_fields["recovery"].annotation)
+_SHARED: dict[str, Any] = {
+    name: (field.annotation, field)
+    for name, field in RunSettings.model_fields.items()
+    if name not in AXES.values() and not name.startswith(ABOUT_PUBLISHING)
+}
+
+
+class RunOptions(create_model("RunOptionsOfASweep", __config__=ConfigDict(frozen=True, extra="forbid"), **_SHARED)):
+    """The options of `ghost run` that all cells of a sweep share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a sweep."""
+
+    settings: RunSettings
+    label: str
+    """The model as the tables name it: two folders of one name are told apart."""
+
+    @property
+    def name(self) -> str:
+        """The cell in words, such as `demo: ghost at 0.5`, with what is not as in a plain run."""
+        s = self.settings
+        usual = (("recovery", "none"), ("length", DEFAULTS["calibration_lengths"][0]),
+                 ("window", DEFAULTS["windows"][0]), ("seed", 0))  # fmt: skip
+        unusual = [f"{field} {getattr(s, field)}" for field, value in usual if getattr(s, field) != value]
+        return ", ".join([f"{self.label}: {s.method} at {s.sparsity:g}", *unusual])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep's cells in the order they are computed, and the axes and options that made them."""
+
+    axes: dict[str, tuple[Any, ...]]
+    options: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+    @property
+    def store(self) -> str:
+        return self.cells[0].settings.store
+
+    @property
+    def sweep_id(self) -> str:
+        """16 hex digits of what was asked for, wherever it is kept."""
+        asked = {name: value for name, value in self.options.items() if name not in WITHOUT_EFFECT}
+        return run_id({"format": FORMAT_VERSION, "axes": {k: list(v) for k, v in self.axes.items()}, "options": asked})
+
+
+def make_sweep(axes: dict[str, Any], options: RunOptions) -> Sweep:
+    """The sweep over these values; an axis that is absent or empty has its default, and a value counts once.
+
+    SettingsError, of one line, where a cell can't be: a method, sparsity, length, window, seed or recovery that no run
+    takes.
+    """
+    from ghost.saliency import find_method  # the command line reads the options above, and must not wait for it
+
+    chosen = {name: tuple(dict.fromkeys(axes.get(name) or DEFAULTS[name])) for name in AXES}
+    for method in chosen["methods"]:
+        find_method(method)
+    shared = options.model_dump()
+    labels = _labels(chosen["models"])
+    cells = [
+        Cell(settings=make_settings(**dict(zip(AXES.values(), values, strict=True)), **shared), label=labels[values[0]])
+        for values in product(*chosen.values())
+    ]
+    return Sweep(axes=chosen, options=shared, cells=tuple(cells))
+
+
+def make_options(**fields: object) -> RunOptions:
+    """RunOptions, with the first bad field as a SettingsError of one line."""
+    try:
+        return RunOptions.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _labels(models: tuple[str, ...]) -> dict[str, str]:
+    from tasks.run import display_name
+
+    labels: dict[str, str] = {}
+    for model in models:
+        name = display_name(model)
+        twins = sum(display_name(other) == name for other in labels)
+        labels[model] = f"{name} ({twins + 1})" if twins else name
+    return labels
