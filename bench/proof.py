@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo", help="model whose perplexity is measured; none for no model")
     parser.add_argument("--prose", nargs=3, metavar=("FOLDER", "CALIBRATION", "EVALUATION"), help="a second model")
     parser.add_argument("--recall", help="folder of the recall model")
-    parser.add_argument("--methods", default=METHODS, help="separated by commas; +lstsq or +local for recovery")
+    parser.add_argument("--methods", default=METHODS, help="separated by commas; +lstsq, +fit or +local for recovery")
     parser.add_argument("--kept", default=KEPT, help="state sizes, separated by commas")
     parser.add_argument("--samples", type=int, default=128, help="calibration windows")
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens of the evaluation text")

@@ -10,7 +10,7 @@ from rich.table import Table
 from bench.curves import Panel, picture, round_up
 from ghost.evaluation.recall import METRICS
 
-LANGUAGE = {"model": "the demo, code", "prose": "a model of prose"}
+LANGUAGE = {"model": "code", "prose": "prose"}
 PAIRS, DISTANCES = (4, 8, 16), (0, 16, 64)
 
 
@@ -76,7 +76,7 @@ def draw(figures: dict[str, Any]) -> str:
         lines = rises(figures[name])
         shown = [line for method, line in lines.items() if not method.startswith("random")] or list(lines.values())
         top = round_up(max(0.01, *(value for line in shown for value in line.values())))
-        panels.append(Panel(title=f"Perplexity of {LANGUAGE[name]}", lines=lines, top=top, form="{:+.1%}"))
+        panels.append(Panel(title=f"Perplexity over dense, {LANGUAGE[name]}", lines=lines, top=top, form="{:+.1%}"))
     if "recall" in figures:
         title = f"Recall of {max(PAIRS)} pairs, accuracy"
         panels.append(Panel(title=title, lines=accuracies(figures["recall"]), top=1.0, form="{:.0%}"))

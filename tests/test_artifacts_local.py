@@ -56,7 +56,7 @@ def temporaries(folder: Path) -> list[Path]:
 def test_a_new_folder_is_made_and_marked(tmp_path: Path) -> None:
     store = open_store(tmp_path / "some" / "new folder")
     marker = Path(store.url, MARKER)
-    assert json.loads(marker.read_bytes()) == {"format": 2, "what": "ghost artifact store"}
+    assert json.loads(marker.read_bytes()) == {"format": FORMAT_VERSION, "what": "ghost artifact store"}
     assert store.list("") == []
 
 

@@ -30,7 +30,7 @@ def stats(layer: int, seed: int) -> bytes:
     names = ["controllability", "observability", "energy", "norm_b", "norm_c"]
     random, index = np.random.default_rng([seed, layer]), np.arange(16)
     columns: dict[str, Any] = {name: random.random(16) for name in names}
-    columns |= {"coupling": [None] * 16} | {name: [None] * 16 for name in ("gradient", "fisher", "rank")}
+    columns |= {field.name: [None] * 16 for field in STATS if field.nullable and field.name not in columns}
     columns |= {"layer": index * 0 + layer, "group": index // 8, "channel": index % 8, "tokens": [16384] * 16}
     return tables.encode(columns, STATS)
 

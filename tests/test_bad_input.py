@@ -29,8 +29,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "small d_state": ({"round_to": 64}, "d_state is 32, less than --round-to 64", "give --round-to 16 or less"),
     "rounding to 0": ({"round_to": 0}, "round_to:", "greater than or equal to 1 (got 0)"),
     "unknown method": (
-        {"method": "wanda"},
-        "method 'wanda' is unknown",
+        {"method": "best"},
+        "method 'best' is unknown",
         "choose one of ghost, ghost-mean, ghost-joint",
     ),
     "device that is not there": ({"device": "cuda:99"}, "device cuda:99 asked for", "try --device cpu"),

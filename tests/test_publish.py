@@ -17,6 +17,7 @@ from artifacts.errors import StoreError
 from artifacts.folders import open_folder
 from artifacts.publish import MANIFEST, publish, published
 from artifacts.s3.target import S3Target
+from artifacts.schemas import FORMAT_VERSION
 from ghost.errors import SettingsError
 from tasks.out import check_out
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
@@ -117,9 +118,9 @@ def test_a_published_checkpoint_has_its_files_and_a_manifest(source: Path, targe
     assert publish(source, target, RECORD, first="ghost.json") == target
     found = contents(target)
     listed = {name: {"size": len(data), "sha256": sha256_bytes(data)} for name, data in FILES.items()}
-    assert found.pop(MANIFEST) == record_bytes({"format": 2, **RECORD, "files": listed})
+    assert found.pop(MANIFEST) == record_bytes({"format": FORMAT_VERSION, **RECORD, "files": listed})
     assert found == FILES
-    assert published(target) == {"format": 2, **RECORD, "files": listed}
+    assert published(target) == {"format": FORMAT_VERSION, **RECORD, "files": listed}
 
 
 def test_publishing_again_writes_nothing(source: Path, target: str, endpoint: str) -> None:

@@ -13,6 +13,7 @@ from artifacts.digest import sha256_bytes
 from artifacts.errors import MissingArtifact
 from artifacts.folders import open_folder
 from artifacts.publish import MANIFEST, published
+from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import open_store
 from tests.chaos import Bench, contents, prefect_server
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
@@ -81,7 +82,7 @@ def test_a_run_with_everything_on_s3_gives_the_bytes_of_a_local_one(local_run, r
 def test_the_manifest_says_what_was_published(remote_run: dict[str, Any]) -> None:
     manifest = published("s3://ghost/out") or {}
     named = {name: manifest[name] for name in ("format", "run_id", "model", "recipe")}
-    assert named == {"format": 2, "run_id": remote_run["run_id"], "model": "model", "recipe": None}
+    assert named == {"format": FORMAT_VERSION, "run_id": remote_run["run_id"], "model": "model", "recipe": None}
     folder = open_folder("s3://ghost/out")
     files = {entry.name: folder.read(entry.name) for entry in folder.entries() if entry.name != MANIFEST}
     assert manifest["files"] == {name: {"size": len(d), "sha256": sha256_bytes(d)} for name, d in files.items()}
