@@ -20,7 +20,7 @@ from ghost.modeling import GhostMamba2Config, GhostMamba2ForCausalLM
 
 D_STATE, KEPT, ROUNDS = 128, 16, 5
 SIZES = {"cpu": ("130m",), "cuda": ("130m", "1.3b")}
-BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 64, 256, 512)}
+BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64, 256, 512)}
 PREFILL = {"cpu": (1, 512), "cuda": (8, 2048)}
 
 

@@ -1,74 +1,177 @@
-"""What recovery is worth on the demo model, and the seconds that it costs."""
+"""What recovery is worth, and what it costs: rise of perplexity, processor seconds and peak memory by level.
 
+    python -m bench.recovery --model demo --kept 32,16,8 --levels none,lstsq,local --out recovery.json
+
+Every figure is of an exported checkpoint that was opened again; every cell is a process of its own, whose peak memory
+is its own too. Calibration: `--samples` windows of `--length` tokens. `--evaluation` takes several texts (one of
+another domain, say) and `--windows` several lengths. The same command goes on from its `--out`.
+"""
+
+import argparse
+import json
 import math
+import resource
+import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from rich.progress import track
+from typing import Any
 
 from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings, resolve_device, resolve_dtype
+from ghost.config import make_settings, resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
 from ghost.mixer import Weights
+from ghost.saliency import find_method
 from ghost.surgery import slice_mixer
 from ghost.walk import LayerResult, walk
 
-KEPT = (32, 16, 8)
-Recovery = Literal["none", "lstsq", "local"]
-RECOVERIES: tuple[Recovery, ...] = ("none", "lstsq", "local")
-WINDOWS = (512, 2048)
-"""Tokens of an evaluation window: as long as a calibration window, and four times as long."""
-CALIBRATION = {"32 x 512": (32, 512), "8 x 512": (8, 512)}
-TOKENS = 24_576
+LEVELS = ("none", "lstsq", "local")
+Figures = dict[str, Any]
 
 
-def run(device: str) -> dict[str, Any]:
-    """Rises of perplexity over the dense model, as shares, on the first 24,576 evaluation tokens of corpus stdlib."""
-    chosen = resolve_device(device)
-    backbone = Backbone(open_checkpoint("demo"), chosen, resolve_dtype("auto", chosen))
-    folder = backbone.checkpoint.folder
-    text = tokenize(folder, read_text("stdlib", "evaluation"))[: TOKENS + 1]
-    calibration = tokenize(folder, read_text("stdlib", "calibration"))
-    dense = _nlls(backbone, text)
-    cells: list[tuple[str, int, Recovery]] = [
-        (sample, kept, how) for sample in CALIBRATION for kept in KEPT for how in RECOVERIES
-    ]
-    figures: dict[str, Any] = {}
-    for sample, kept, how in track(cells, "calibration x kept x recovery"):
-        tokens_bl = sample_windows(calibration, *CALIBRATION[sample], seed=0)
-        nlls, seconds = _pruned(backbone, tokens_bl, text, kept, how)
-        rises = {f"window {window}": math.exp(nlls[window] - dense[window]) - 1 for window in WINDOWS}
-        figures.setdefault(sample, {}).setdefault(str(kept), {})[how] = rises | {"seconds": seconds}
-    return figures
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One pruned model: what it is made from and with, and what it is read on."""
+
+    model: str = "demo"
+    calibration: str = "stdlib"
+    samples: int = 32
+    length: int = 512
+    evaluation: tuple[str, ...] = ("stdlib",)
+    tokens: int = 24_576
+    """Tokens at the start of each evaluation text."""
+    windows: tuple[int, ...] = (512, 2048)
+    """Evaluation windows: as long as a calibration window, and four times as long."""
+    device: str = "auto"
+    method: str = "ghost"
+    kept: int = 0
+    """Channels of a group that stay; 0 for the dense model."""
+    level: str = "none"
+
+    @property
+    def key(self) -> str:
+        """Everything that the figures depend on."""
+        return json.dumps(asdict(self), sort_keys=True)
 
 
-def _pruned(
-    backbone: Backbone, tokens_bl: torch.Tensor, text: torch.Tensor, kept: int, how: Recovery
-) -> tuple[dict[int, float], float]:
-    """Nats per token by window, and the seconds of the walk."""
-    settings = RunSettings(sparsity=1 - kept / 128, round_to=8, recovery=how)
-    started = time.perf_counter()
-    results = list(walk(backbone, tokens_bl, settings))
-    seconds = time.perf_counter() - started
+def measure(cell: Cell) -> Figures:
+    """Nats per token by text and window, the walk's processor seconds, and the process's peak memory in bytes."""
+    backbone = _open(cell, cell.model)
     with tempfile.TemporaryDirectory() as folder:
-        export(backbone.checkpoint, partial(_mixer, backbone, results), kept, Path(folder), {})
-        return _nlls(Backbone(open_checkpoint(folder), backbone.device, backbone.dtype), text), seconds
+        started = time.process_time()
+        if cell.kept:
+            _prune(backbone, cell, Path(folder))
+        figures: Figures = {"seconds": time.process_time() - started, "peak_rss": _peak_rss()}
+        subject = _open(cell, folder) if cell.kept else backbone
+        return figures | {"nll": {text: _nlls(subject, text, cell) for text in cell.evaluation}}
 
 
-def _mixer(backbone: Backbone, results: list[LayerResult], i: int) -> Weights:
-    source, recovered = backbone.checkpoint, results[i].recovered
-    if recovered is not None:
-        return recovered.mixer
-    return slice_mixer(source.mixer_layout, source.mixer(i), results[i].selection)[1]
+def _open(cell: Cell, model: str) -> Backbone:
+    device = resolve_device(cell.device)
+    return Backbone(open_checkpoint(model), device, resolve_dtype("auto", device))
 
 
-def _nlls(backbone: Backbone, text: torch.Tensor) -> dict[int, float]:
-    return {window: perplexity(backbone, text, window).nll for window in WINDOWS}
+def _prune(backbone: Backbone, cell: Cell, folder: Path) -> None:
+    source = backbone.checkpoint
+    tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
+    sparsity = 1 - cell.kept / source.mixer_layout.d_state
+    settings = make_settings(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
+    results = list(walk(backbone, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
+    projected = find_method(cell.method).form == "projected"
+    export(source, lambda i: _mixer(backbone, results[i]), cell.kept, folder, {}, projected=projected)
+
+
+def _mixer(backbone: Backbone, result: LayerResult) -> Weights:
+    source = backbone.checkpoint
+    if result.changed is not None:
+        return result.changed
+    return slice_mixer(source.mixer_layout, source.mixer(result.layer), result.selection)[1]
+
+
+def _nlls(backbone: Backbone, text: str, cell: Cell) -> dict[str, float]:
+    tokens = tokenize(backbone.checkpoint.folder, read_text(text, "evaluation"))[: cell.tokens + 1]
+    return {str(window): perplexity(backbone, tokens, window).nll for window in cell.windows}
+
+
+def _peak_rss() -> int:
+    """Bytes; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def table(base: Cell, kept: list[int], levels: list[str], out: Path | None = None) -> Iterator[tuple[Cell, Figures]]:
+    """Each cell with its figures, dense first; cells that `out` has already are not measured again."""
+    known: dict[str, Figures] = json.loads(out.read_text()) if out and out.exists() else {}
+    for cell in [base, *(replace(base, kept=n, level=level) for n in kept for level in levels)]:
+        if cell.key not in known:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                known[cell.key] = process.submit(measure, cell).result()
+            if out:
+                out.write_text(json.dumps(known, indent=2) + "\n")
+        yield cell, known[cell.key]
+
+
+def rises(figures: Figures, dense: Figures) -> dict[str, float]:
+    """Rise of perplexity over the dense model, as a share, by text and window."""
+    return {
+        f"{text}, windows of {window}": math.exp(nll - dense["nll"][text][window]) - 1
+        for text, nlls in figures["nll"].items()
+        for window, nll in nlls.items()
+    }
+
+
+def run(device: str) -> Figures:
+    """The demo model on corpus stdlib at 32, 16 and 8 channels, every level."""
+    (_, dense), *cells = table(Cell(device=device), [32, 16, 8], list(LEVELS))
+    return {
+        f"{cell.kept} kept, {cell.level}": rises(figures, dense)
+        | {"processor seconds": figures["seconds"], "peak MiB": figures["peak_rss"] / 2**20}
+        for cell, figures in cells
+    }
+
+
+def report(cells: Iterator[tuple[Cell, Figures]]) -> None:
+    """One line per figure, as soon as it is known; beside each rise, what share it is of the rise without recovery."""
+    _, dense = next(cells)
+    plain: dict[tuple[int, str], float] = {}
+    for text, nlls in dense["nll"].items():
+        for window, nll in nlls.items():
+            print(f"dense, {text}, windows of {window}: perplexity {math.exp(nll):.2f}", flush=True)
+    for cell, figures in cells:
+        name = f"{cell.method}, {cell.level}, {cell.kept} kept"
+        for where, rise in rises(figures, dense).items():
+            share = rise / plain.setdefault((cell.kept, where), rise)
+            beside = "" if cell.level == "none" else f" ({share:.2f} of the first level's)"
+            print(f"{name}, {where}: {rise:+.1%}{beside}", flush=True)
+        print(f"{name}: {figures['seconds']:.0f} processor s, {figures['peak_rss'] / 2**20:.0f} MiB", flush=True)
+
+
+def main() -> None:
+    base, parser = Cell(), argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )  # fmt: skip
+    for name in ("model", "calibration", "method", "device"):
+        parser.add_argument(f"--{name}", default=getattr(base, name))
+    for name in ("samples", "length", "tokens"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(base, name))
+    parser.add_argument("--evaluation", default="stdlib", help="texts, separated by commas")
+    parser.add_argument("--windows", default="512,2048", help="tokens, separated by commas")
+    parser.add_argument("--kept", default="32,16,8", help="state sizes, separated by commas")
+    parser.add_argument("--levels", default=",".join(LEVELS), help="what rises are compared with comes first")
+    parser.add_argument("--out", type=Path, help="JSON file that keeps the cells")
+    fields = vars(parser.parse_args(sys.argv[1:]))
+    kept, levels, out = (fields.pop(name) for name in ("kept", "levels", "out"))
+    fields["evaluation"] = tuple(fields["evaluation"].split(","))
+    fields["windows"] = tuple(map(int, fields["windows"].split(",")))
+    report(table(Cell(**fields), [int(n) for n in kept.split(",")], levels.split(","), out))
+
+
+if __name__ == "__main__":
+    main()

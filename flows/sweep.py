@@ -35,7 +35,7 @@ def ghost_sweep(
     calibration_lengths: Sequence[int] = DEFAULTS["calibration_lengths"],
     windows: Sequence[int] = DEFAULTS["windows"],
     seeds: Sequence[int] = DEFAULTS["seeds"],
-    recovery: Sequence[Literal["none", "lstsq", "local"]] = DEFAULTS["recovery"],
+    recovery: Sequence[Literal["none", "lstsq", "fit", "local"]] = DEFAULTS["recovery"],
     options: RunOptions = PLAIN,
     deployment: str = "ghost/prune-eval",
     patience: Annotated[float, Field(ge=0)] = 60.0,

@@ -34,7 +34,7 @@ def sweep(
     calibration_lengths: Annotated[list[str], _list("Tokens of a calibration window.")] = USUAL["calibration_lengths"],
     windows: Annotated[list[str], _list("Tokens of an evaluation window.")] = USUAL["windows"],
     seeds: Annotated[list[str], _list("Seeds of the calibration sample and of `random`.")] = USUAL["seeds"],
-    recovery: Annotated[list[str], _list("Corrections: none, lstsq, local.")] = USUAL["recovery"],
+    recovery: Annotated[list[str], _list("Corrections: none, lstsq, fit, local.")] = USUAL["recovery"],
     endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:

@@ -40,7 +40,7 @@ class PruneOptions(TypedDict, total=False):
     round_to: int
     soft: bool
     sequential: bool
-    recovery: Literal["none", "lstsq", "local"]
+    recovery: Literal["none", "lstsq", "fit", "local"]
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
     seed: int

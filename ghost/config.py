@@ -48,9 +48,10 @@ class RunSettings(BaseModel):
     """Zero the dropped channels instead of cutting them out: same size, for comparisons."""
     sequential: bool = True
     """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
-    recovery: Literal["none", "lstsq", "local"] = "none"
+    recovery: Literal["none", "lstsq", "fit", "local"] = "none"
     """Correct each pruned layer towards the dense one's output: `lstsq` fits out_proj by ridge regression (no
-    gradients), `local` takes some Adam steps on the layer's own tensors after that."""
+    gradients), `fit` first fits what makes B and C by Adam, `local` takes some Adam steps on all of the layer's own
+    tensors after lstsq."""
     device: str = "auto"
     """Device to compute on: cpu, cuda or cuda:N; auto takes $GHOST_DEVICE, else the first GPU, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -138,7 +138,8 @@ class Walk:
         assert self._hidden_blm is not None and self._dense is not None
         rows = torch.arange(len(self.tokens_bl))
         pairs = Pairs(self.backbone, self.tokens_bl, self._hidden_blm, self._dense.outputs(), rows, self._outlook)
-        return recover(pairs, i, pruned, local=self.settings.recovery == "local", seed=self.settings.seed)
+        level, seed = self.settings.recovery, self.settings.seed
+        return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 
     def restore(self, i: int, selection: Selection, stored: Callable[[], Weights] | None = None) -> None:
         """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one, the

@@ -8,6 +8,7 @@ from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS, fate
 RECOVERY = {
     "none": "none",
     "lstsq": "lstsq: out_proj fitted to the dense layer's output by ridge regression",
+    "fit": "fit: B and C fitted to the dense layer's output by gradient steps, then ridge regression",
     "local": "local: ridge regression, then some gradient steps on each layer alone",
 }
 

@@ -1,0 +1,165 @@
+"""`fit`: what makes B and C in a pruned mixer, fitted to the dense mixer's output; nothing else of it moves.
+
+r channels of SiLU(conv(in_proj)) can say more of what the N of them said than r of those N do. By how much is no linear
+question, so it is Adam's; x, dt, A and the gate stay what they are, and so does the form of the checkpoint. Of a
+projected mixer B_proj and C_proj are fitted, and not what is before them.
+"""
+
+from math import cos, inf, pi
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ghost.backbone import Layer, batches
+from ghost.mixer import PROJECTIONS, MixerLayout, Weights, causal_conv, mixer_inputs, mixer_output, project
+from ghost.recovery.pairs import Pairs
+from ghost.ssd import ssd
+
+RATE, BETAS = 0.03, (0.9, 0.99)
+"""RATE is a share of a tensor's root mean square."""
+STEPS, WARM_UP, CHECK_EVERY, PATIENCE = 400, 20, 50, 3
+TOKENS_PER_STEP = 1024
+ROWS, CHANNELS = ("in_proj.weight", "in_proj.bias"), ("conv1d.weight", "conv1d.bias")
+
+Parts = dict[str, Tensor]
+"""Those rows of a mixer's tensors that make B and C."""
+
+
+class Windows(NamedTuple):
+    """What the fit can't move, for some windows, and the dense mixer's output (b, l, d_model) for it."""
+
+    normed_blm: Tensor
+    z_bli: Tensor
+    x_blhp: Tensor
+    dt_blh: Tensor
+    target_blm: Tensor
+
+    def take(self, rows: Tensor | slice) -> "Windows":
+        return Windows(*(tensor[rows] for tensor in self))
+
+
+@torch.inference_mode(False)
+def fit(layer: Layer, dense: Layer, fitted: Pairs, held: Pairs, seed: int) -> Layer:
+    """The layer with B and C as they did best on the windows of `held`, after at most STEPS steps on `fitted`.
+
+    The target is the output of `dense`, the layer before it was pruned, on the *pruned* path's inputs, where x, dt and
+    z of both are the same. Stops early after PATIENCE checks without a better one. Computes in fp32. Memory: the mixer
+    once more in fp32, gradients and moments of the rows of B and C, 2 (d_inner + d_model) numbers per token.
+    """
+    mixer = {name: tensor.detach().float().clone() for name, tensor in layer.mixer.items()}
+    parts, moving = parts_of(layer.layout, mixer), layer._replace(mixer=mixer)
+    seen, unseen = windows(dense, fitted), windows(dense, held)
+    best, lowest, stale = _copy(parts), _error(moving, parts, unseen), 0
+    adam, draws = _optimizer(layer.layout, parts), torch.Generator().manual_seed(seed)
+    for step in range(1, STEPS + 1):
+        _step(adam, step, moving, parts, seen.take(_draw(seen, draws)))
+        if step % CHECK_EVERY == 0:
+            found = _error(moving, parts, unseen)
+            best, lowest, stale = (_copy(parts), found, 0) if found < lowest else (best, lowest, stale + 1)
+            if stale == PATIENCE:
+                break
+    return layer._replace(mixer=_put(layer, best))
+
+
+def windows(dense: Layer, pairs: Pairs) -> Windows:
+    """Those of `pairs`, batch by batch through the dense mixer."""
+    with torch.no_grad():
+        found = [_through(dense, pairs.take(dense, rows)[0]) for rows in pairs.parts()]
+    return Windows(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+
+
+def _through(dense: Layer, normed_blm: Tensor) -> Windows:
+    z_bli, *recurrence = inputs = mixer_inputs(dense.layout, dense.mixer, normed_blm)
+    output_blm = mixer_output(dense.layout, dense.mixer, ssd(*recurrence)[0], z_bli)
+    return Windows(normed_blm, z_bli, inputs.x_blhp, inputs.dt_blh, output_blm)
+
+
+def _where(layout: MixerLayout) -> dict[str, slice]:
+    """Where in a mixer's tensors the rows of B and C are."""
+    z, x, B, C, _ = layout.in_proj_sections
+    rows, channels = slice(z + x, z + x + B + C), slice(x, x + B + C)
+    return dict.fromkeys(ROWS, rows) | dict.fromkeys(CHANNELS, channels) | dict.fromkeys(PROJECTIONS, slice(None))
+
+
+def parts_of(layout: MixerLayout, mixer: Weights) -> Parts:
+    """Copies of the rows that make B and C, projections included."""
+    return {name: mixer[name][rows].clone() for name, rows in _where(layout).items() if name in mixer}
+
+
+def _fitted(layout: MixerLayout, parts: Parts) -> Parts:
+    return {name: part for name, part in parts.items() if (name in PROJECTIONS) == bool(layout.projected_from)}
+
+
+def _put(layer: Layer, parts: Parts) -> dict[str, Tensor]:
+    """The layer's mixer with what was fitted in its place, in its own dtypes."""
+    mixer = dict(layer.mixer)
+    for name, part in _fitted(layer.layout, parts).items():
+        mixer[name] = mixer[name].clone()
+        mixer[name][_where(layer.layout)[name]] = part.to(mixer[name])
+    return mixer
+
+
+def _copy(parts: Parts) -> Parts:
+    return {name: part.detach().clone() for name, part in parts.items()}
+
+
+def _optimizer(layout: MixerLayout, parts: Parts) -> torch.optim.Adam:
+    """Rates by the size of each tensor; a bias may be zero, and goes with what it is added to."""
+    groups = []
+    for name, part in _fitted(layout, parts).items():
+        size = parts[name.replace(".bias", ".weight")].detach().square().mean().sqrt()
+        groups.append({"params": [part.requires_grad_()], "rate": RATE * float(size)})
+    return torch.optim.Adam(groups, lr=RATE, betas=BETAS)
+
+
+def _schedule(step: int) -> float:
+    return min(1.0, step / WARM_UP) * (0.05 + 0.475 * (1 + cos(pi * step / STEPS)))
+
+
+def _draw(seen: Windows, draws: torch.Generator) -> Tensor:
+    rows, length = seen.normed_blm.shape[:2]
+    return torch.randperm(rows, generator=draws)[: max(1, TOKENS_PER_STEP // length)]
+
+
+def _step(adam: torch.optim.Adam, step: int, layer: Layer, parts: Parts, batch: Windows) -> None:
+    for group in adam.param_groups:
+        group["lr"] = group["rate"] * _schedule(step)
+    adam.zero_grad()
+    _loss(layer, parts, batch).backward()
+    adam.step()
+
+
+def _loss(layer: Layer, parts: Parts, batch: Windows) -> Tensor:
+    """Squared error of the mixer's output, relative to what it should be."""
+    target_blm = batch.target_blm.float()
+    return (_output(layer, parts, batch) - target_blm).square().sum() / target_blm.square().sum()
+
+
+def _output(layer: Layer, parts: Parts, batch: Windows) -> Tensor:
+    mixer, (B_blgn, C_blgn) = layer.mixer, readings(layer.layout, parts, batch.normed_blm.float())
+    A_h, D_h = -mixer["A_log"].exp(), mixer["D"]
+    y_blhp, _ = ssd(batch.x_blhp, batch.dt_blh, A_h, B_blgn, C_blgn, D_h)
+    return mixer_output(layer.layout, mixer, y_blhp, batch.z_bli)
+
+
+def readings(layout: MixerLayout, parts: Parts, normed_blm: Tensor) -> tuple[Tensor, Tensor]:
+    """B and C, (b, l, g, n) each, of the mixer that has these parts; as `mixer_inputs` has them, without the rest."""
+    bc = F.linear(normed_blm * layout.in_multiplier, parts["in_proj.weight"], parts.get("in_proj.bias"))
+    B, C = bc.chunk(2, dim=-1)
+    bc = torch.cat([B * layout.multipliers[2], C * layout.multipliers[3]], dim=-1)
+    bc = F.silu(causal_conv(bc, parts["conv1d.weight"], parts.get("conv1d.bias")))
+    B_blgn, C_blgn = bc.unflatten(-1, (2, layout.n_groups, layout.bc_channels)).unbind(-3)
+    if layout.projected_from:
+        return project(B_blgn, parts["B_proj"]), project(C_blgn, parts["C_proj"])
+    return B_blgn, C_blgn
+
+
+@torch.no_grad()
+def _error(layer: Layer, parts: Parts, held: Windows) -> float:
+    """The mean loss on these windows; infinity where a step led to what is no number."""
+    rows, length = held.normed_blm.shape[:2]
+    losses = [(part, _loss(layer, parts, held.take(part))) for part in batches(rows, length)]
+    mean = sum(float(loss) * (part.stop - part.start) for part, loss in losses) / rows
+    return mean if mean < inf else inf
