@@ -1,6 +1,6 @@
 """What recovery is worth, and what it costs: rise of perplexity, processor seconds and peak memory by level.
 
-    python -m bench.recovery --model demo --kept 32,16,8 --levels none,lstsq,local --out recovery.json
+    python -m bench.recovery --model demo --kept 32,16,8 --levels none,lstsq,fit,local --out recovery.json
 
 Every figure is of an exported checkpoint that was opened again; every cell is a process of its own, whose peak memory
 is its own too. Calibration: `--samples` windows of `--length` tokens. `--evaluation` takes several texts (one of
@@ -33,7 +33,7 @@ from ghost.saliency import find_method
 from ghost.surgery import slice_mixer
 from ghost.walk import LayerResult, walk
 
-LEVELS = ("none", "lstsq", "local")
+LEVELS = ("none", "lstsq", "fit", "local")
 Figures = dict[str, Any]
 
 
