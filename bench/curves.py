@@ -8,8 +8,8 @@ from html import escape
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, LABELS = 500, 340, 64, 48, 56, 176
 """Of a panel, in pixels; LABELS is the room to the right of the lines."""
 INK, FAINT, PAPER = "#24292f", "#d8dee4", "#ffffff"
-COLOURS = {"ghost": "#c2571a", "balanced": "#0b62c4", "random": "#7d8590"}
-OTHERS = ("#1a7f5a", "#8250df", "#9a6700", "#b62567")
+COLOURS = {"ghost": "#c2571a", "ghost+fit": "#1a7f5a", "balanced": "#0b62c4", "random": "#7d8590"}
+OTHERS = ("#8250df", "#9a6700", "#b62567")
 LINE = 15
 """Least distance of two labels."""
 
@@ -73,12 +73,12 @@ def _panel(panel: Panel, number: int) -> str:
 
 
 def _colours(panel: Panel) -> dict[str, str]:
-    """One per method; a recovery shares its method's."""
+    """One per method; a recovery shares its method's, unless it has one of its own."""
     spare = iter(OTHERS * len(panel.lines))
     known = dict(COLOURS)
     for name in panel.lines:
         known.setdefault(method := name.partition("+")[0], known.get(method) or next(spare))
-    return {name: known[name.partition("+")[0]] for name in panel.lines}
+    return {name: known.get(name, known[name.partition("+")[0]]) for name in panel.lines}
 
 
 def _grid(panel: Panel) -> str:

@@ -37,7 +37,7 @@ from ghost.saliency import find_method
 from ghost.surgery import slice_mixer
 from ghost.walk import LayerResult, walk
 
-METHODS = "ghost,ghost+lstsq,balanced,balanced+lstsq,random"
+METHODS = "ghost,ghost+lstsq,ghost+fit,balanced,random"
 KEPT = "128,64,32,16,8,4,2"
 LENGTH, WINDOW = 128, 2048
 SEEDS = {"random": (0, 1, 2)}
