@@ -22,6 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 from bench.proof_tables import DISTANCES, PAIRS, case_name, draw, tables
+from bench.pruned import write_pruned
 from bench.train_recall import Setting, questions
 from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
@@ -31,11 +32,7 @@ from ghost.config import make_settings, resolve_device, resolve_dtype
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import METRICS, Prompts, make_prompts, make_words, recall
-from ghost.export import export
-from ghost.mixer import Weights
-from ghost.saliency import find_method
-from ghost.surgery import slice_mixer
-from ghost.walk import LayerResult, walk
+from ghost.walk import walk
 
 METHODS = "ghost,ghost+lstsq,ghost+fit,balanced,random"
 KEPT = "128,64,32,16,8,4,2"
@@ -110,17 +107,9 @@ def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any
         method=name, recovery=recovery or "none", sparsity=1 - kept / source.mixer_layout.d_state, round_to=1, seed=seed
     )
     results = list(walk(subject.backbone, subject.calibration_bl, settings))
-    projected = find_method(name).form == "projected"
     with tempfile.TemporaryDirectory() as folder:
-        export(source, lambda i: _mixer(subject, results[i]), kept, Path(folder), {}, projected=projected)
+        write_pruned(source, results, kept, Path(folder))
         return measure(subject, _open(Path(folder)))
-
-
-def _mixer(subject: Subject, result: LayerResult) -> Weights:
-    source = subject.backbone.checkpoint
-    if result.changed is not None:
-        return result.changed
-    return slice_mixer(source.mixer_layout, source.mixer(result.layer), result.selection)[1]
 
 
 def averaged(subject: Subject, method: str, kept: int) -> dict[str, Any]:

@@ -21,17 +21,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from bench.pruned import write_pruned
 from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import make_settings, resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
-from ghost.export import export
-from ghost.mixer import Weights
-from ghost.saliency import find_method
-from ghost.surgery import slice_mixer
-from ghost.walk import LayerResult, walk
+from ghost.walk import walk
 
 LEVELS = ("none", "lstsq", "fit", "local")
 Figures = dict[str, Any]
@@ -85,15 +82,7 @@ def _prune(backbone: Backbone, cell: Cell, folder: Path) -> None:
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = make_settings(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
     results = list(walk(backbone, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
-    projected = find_method(cell.method).form == "projected"
-    export(source, lambda i: _mixer(backbone, results[i]), cell.kept, folder, {}, projected=projected)
-
-
-def _mixer(backbone: Backbone, result: LayerResult) -> Weights:
-    source = backbone.checkpoint
-    if result.changed is not None:
-        return result.changed
-    return slice_mixer(source.mixer_layout, source.mixer(result.layer), result.selection)[1]
+    write_pruned(source, results, cell.kept, folder)
 
 
 def _nlls(backbone: Backbone, text: str, cell: Cell) -> dict[str, float]:

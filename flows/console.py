@@ -1,22 +1,20 @@
 """Progress bars on stderr: one for the layers, one for the evaluation."""
 
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
-class Bars:
-    """A `tasks.progress.Progress` that draws. Without a terminal, rich prints only the final state of the bars."""
+class Drawn:
+    """Bars that are drawn while its block runs. Without a terminal, rich prints only their final state."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=Console(stderr=True))
-        self._opening = self._progress.add_task("opening model, texts and store", total=None)
-        self._layers: TaskID | None = None
-        self._tokens: TaskID | None = None
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -24,6 +22,16 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class Bars(Drawn):
+    """A `tasks.progress.Progress` that draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opening = self._progress.add_task("opening model, texts and store", total=None)
+        self._layers: TaskID | None = None
+        self._tokens: TaskID | None = None
 
     def start(self, layers: int, evaluation_tokens: int) -> None:
         self._progress.remove_task(self._opening)

@@ -1,16 +1,16 @@
 """`ghost sweep`: every combination of models, methods and sparsities as a run of its own, and one table of them all."""
 
 import json
-from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl
+from flows.console import Drawn
 from flows.options import command_options
 from flows.through import through_prefect
 from ghost.errors import SettingsError
@@ -80,23 +80,13 @@ def _numbers(name: str, values: list[str], kind: type[int] | type[float]) -> lis
         raise SettingsError(f"{name}: {','.join(values)!r} is no list of numbers; give such as {like}") from None
 
 
-class SweepBars:
+class SweepBars(Drawn):
     """Told of cells and of what their runs do: a bar for all cells, and two for the one at work."""
 
     def __init__(self, cells: int) -> None:
-        columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        super().__init__()
         self._cells = self._progress.add_task("cells", total=cells)
         self._name, self._parts = "", list[TaskID]()
-
-    def __enter__(self) -> "SweepBars":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def cell(self, name: str) -> None:
         self._progress.update(self._cells, description=f"cell {name}")

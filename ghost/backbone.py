@@ -85,6 +85,15 @@ class Backbone:
         y_blhp, _ = ssd(inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h)
         return hidden_blm + mixer_output(layer.layout, layer.mixer, y_blhp, inputs.z)
 
+    def residual(self, tokens_bl: Tensor) -> Tensor:
+        """The residual stream (b, l, d_model) after the last layer; each layer's weights are read once for all rows."""
+        hidden_blm, parts = self.embed(tokens_bl), list(batches(*tokens_bl.shape))
+        for i in range(self.layers):
+            layer = self.layer(i)
+            for part in parts:
+                hidden_blm[part] = self.advance(layer, hidden_blm[part], self.inputs(layer, hidden_blm[part]))
+        return hidden_blm
+
     def head(self) -> tuple[Tensor, Tensor]:
         """The final norm's weight (d_model) and the head's (vocab, d_model)."""
         return self.place(self.checkpoint.tensor(FINAL_NORM)), self.place(self.checkpoint.tensor(HEAD))

@@ -20,11 +20,6 @@ def tail_logits(backbone: Backbone, rows_bl: Tensor, tail: int) -> Iterator[tupl
 
 
 def _sweep(backbone: Backbone, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
-    hidden_blm, parts = backbone.embed(rows_bl), list(batches(*rows_bl.shape))
-    for i in range(backbone.layers):
-        layer = backbone.layer(i)
-        for part in parts:
-            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], backbone.inputs(layer, hidden_blm[part]))
-    head = backbone.head()
-    for part in parts:
+    hidden_blm, head = backbone.residual(rows_bl), backbone.head()
+    for part in batches(*rows_bl.shape):
         yield part, backbone.logits(head, hidden_blm[part, -tail:])

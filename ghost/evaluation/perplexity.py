@@ -66,15 +66,10 @@ def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
 
 
 def _nll_of(backbone: Backbone, rows_bl: Tensor) -> Tensor:
-    """Summed negative log-likelihood, float64; each layer's weights are read once for all rows."""
-    hidden_blm = backbone.embed(rows_bl[:, :-1])
-    parts = list(batches(*hidden_blm.shape[:2]))
-    for i in range(backbone.layers):
-        layer = backbone.layer(i)
-        for part in parts:
-            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], backbone.inputs(layer, hidden_blm[part]))
+    """Summed negative log-likelihood, float64."""
+    hidden_blm = backbone.residual(rows_bl[:, :-1])
     head, total = backbone.head(), torch.zeros((), dtype=STATISTICS, device=backbone.device)
-    for part in parts:
+    for part in batches(*hidden_blm.shape[:2]):
         targets = rows_bl[part, 1:].long().to(backbone.device)
         logits = backbone.logits(head, hidden_blm[part])
         total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").to(STATISTICS)
