@@ -40,7 +40,7 @@ from ghost.library.build import pruned_layout
 from ghost.saliency import METHODS, find_method
 from ghost.selection import Selection
 from ghost.walk import Walk
-from tasks.sweep.usage import forget_peak, peak_bytes
+from tasks.run.cost import forget_peak, peak_bytes
 
 Figures = dict[str, Any]
 STATE_LEFT = {

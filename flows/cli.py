@@ -13,7 +13,7 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import assess, compare, operations, sweep_command
+from flows import compare_command, evaluate_command, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl
 from flows.options import command_options
 from flows.stop import stoppable
@@ -57,7 +57,7 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     from flows.console import Bars
     from flows.summary import print_summary
     from tasks import progress
-    from tasks.run import open_ahead
+    from tasks.run.open import open_ahead
 
     settings = make_settings(**fields)
     with Bars() as bars, progress.reporting_to(bars):
@@ -80,7 +80,7 @@ def show(
 ) -> None:
     """Show a run's layers: what was kept, and how much energy was dropped."""
     from flows.summary import print_layers
-    from tasks.inspect import layer_rows
+    from tasks.store.show import layer_rows
 
     print_layers(*layer_rows(store, run_id))
 
@@ -98,7 +98,7 @@ def verify(
 ) -> None:
     """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
     dropped channels zeroed after the convolution; after recovery, those of ghost's own path on the stored weights."""
-    from tasks.inspect import verify_checkpoint
+    from tasks.store.show import verify_checkpoint
 
     result = verify_checkpoint(checkpoint, against, text, tokens)
     if as_json:
@@ -110,8 +110,8 @@ def verify(
         )
 
 
-app.command("eval")(assess.evaluate)
-app.command()(compare.compare)
+app.command("eval")(evaluate_command.evaluate)
+app.command()(compare_command.compare)
 app.command()(sweep_command.sweep)
 app.command()(operations.doctor)
 app.command()(operations.gc)

@@ -56,7 +56,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List unfinished runs that nobody continues, or remove them. A finished run is never touched."""
-    from tasks.gc import collect
+    from tasks.store.gc import collect
 
     runs = collect(store, days, remove=yes)
     if as_json:

@@ -17,12 +17,12 @@ from ghost.config import RunSettings
 from ghost.errors import SettingsError
 from ghost.saliency import METHODS
 from tasks import progress
-from tasks.checkpoint import evaluate, export_checkpoint, report, summarise
-from tasks.finish import finish
-from tasks.layers import calibrate_layer, prune_layer, score_layer
-from tasks.run import open_run
-from tasks.run_page import RunPage
-from tasks.story import Story
+from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
+from tasks.run.finish import finish
+from tasks.run.layer_log import Story
+from tasks.run.layers import calibrate_layer, prune_layer, score_layer
+from tasks.run.open import open_run
+from tasks.run.page import RunPage
 
 LIMITS: dict[str, dict[str, Any]] = {
     "sparsity": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},

@@ -13,13 +13,13 @@ from pydantic import Field, WithJsonSchema
 from flows.failures import failing_in_one_line
 from flows.prune import check_places, ghost
 from ghost.saliency import METHODS
-from tasks.run_page import RunPage
+from tasks.run.cost import forget_peak
+from tasks.run.page import RunPage
 from tasks.sweep import told
 from tasks.sweep.collect import collect
-from tasks.sweep.elsewhere import Elsewhere, served
+from tasks.sweep.deployed_cells import Elsewhere, served
 from tasks.sweep.outcome import Outcome, failed
 from tasks.sweep.settings import DEFAULTS, Cell, RunOptions, Sweep, make_sweep
-from tasks.sweep.usage import forget_peak
 
 POLL_SECONDS = 1.0
 PLAIN = RunOptions()

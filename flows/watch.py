@@ -13,9 +13,9 @@ from pydantic import Field
 
 from artifacts.publish import published
 from flows.failures import failing_in_one_line
-from tasks.attempts import attempt_key, decide, past_attempts, trigger
-from tasks.discover import Found, discover
-from tasks.recipe import Recipe, keep_recipe, read_recipe
+from tasks.watch.attempts import attempt_key, decide, past_attempts, trigger
+from tasks.watch.discover import Found, discover
+from tasks.watch.recipe import Recipe, keep_recipe, read_recipe
 
 FINGERPRINT_DIGITS = 8
 ACTIONS = ("triggered", "skipped", "given up")

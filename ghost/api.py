@@ -13,7 +13,7 @@ from ghost.evaluation.perplexity import Perplexity
 from ghost.evaluation.perplexity import perplexity as perplexity_of
 from ghost.library.build import build
 from ghost.library.files import companions, generation_config
-from ghost.library.given import (
+from ghost.library.inputs import (
     Model,
     Texts,
     Tokenizer,

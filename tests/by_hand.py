@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ghost.config import RunSettings, make_settings
-from tasks.checkpoint import evaluate, export_checkpoint, report
-from tasks.layers import calibrate_layer, prune_layer, score_layer
-from tasks.run import Run, open_run
+from tasks.run.checkpoint import evaluate, export_checkpoint, report
+from tasks.run.layers import calibrate_layer, prune_layer, score_layer
+from tasks.run.open import Run, open_run
 from tests.models import make_model, text
 
 

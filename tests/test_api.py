@@ -18,8 +18,8 @@ from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.in_memory import in_memory
 from ghost.checkpoint.source import HEAD, open_checkpoint
 from ghost.evaluation.verify import verify
-from tasks.checkpoint import export_checkpoint, provenance
-from tasks.run import Run
+from tasks.run.checkpoint import export_checkpoint, provenance
+from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers
 from tests.models import load_stock, make_model, make_native, random_tokens, stock_logits, text
 

@@ -56,7 +56,9 @@ def first_layer(store: Path) -> Path | None:
 
 def evaluation(run: FlowRun) -> psutil.Process | None:
     """The process that evaluates for the run."""
-    return next((process for process in flow_processes(run) if "tasks.evaluation" in process.cmdline()), None)
+    return next(
+        (process for process in flow_processes(run) if "tasks.run.evaluation_process" in process.cmdline()), None
+    )
 
 
 def assert_gone(processes: list[psutil.Process], started: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from artifacts.errors import ArtifactError
 from ghost.checkpoint.source import open_checkpoint
-from tasks.discover import Found, discover
+from tasks.watch.discover import Found, discover
 from tests.models import make_model, make_native
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 

@@ -17,8 +17,8 @@ import torch
 
 from ghost.errors import EvaluationError, GhostError
 from ghost.evaluation.perplexity import perplexity
-from tasks.checkpoint import evaluate, export_checkpoint
-from tasks.evaluation import Job, evaluate_apart
+from tasks.run.checkpoint import evaluate, export_checkpoint
+from tasks.run.evaluation_process import Job, evaluate_apart
 from tests.by_hand import small_settings, through_layers
 from tests.models import make_model, open_backbone, random_tokens
 from tests.processes import assert_gone, running
@@ -40,7 +40,7 @@ def job(models: dict[str, str]) -> Job:
 
 
 def evaluations() -> list[psutil.Process]:
-    return running(os.getpid(), "tasks.evaluation")
+    return running(os.getpid(), "tasks.run.evaluation_process")
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def test_an_exception_in_the_run_ends_the_evaluation(job: Job) -> None:
 
 RUN = """
 import sys, torch
-from tasks.evaluation import Job, evaluate_apart
+from tasks.run.evaluation_process import Job, evaluate_apart
 job = Job(models={"dense": sys.argv[1]}, window=64, device="cpu", dtype="float32", threads=1)
 evaluate_apart(job, torch.zeros(1 << 22, dtype=torch.int32), 600, lambda tokens: print(tokens, flush=True))
 """

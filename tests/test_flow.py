@@ -139,7 +139,7 @@ def test_out_is_a_copy_and_never_overwrites_something_else(bench: Bench, finishe
 
 
 def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    from tasks.inspect import verify_checkpoint
+    from tasks.store.show import verify_checkpoint
 
     model, corpus = str(bench.folder / "model"), str(bench.folder / "evaluation.txt")
     for number, changes in enumerate([{}, {"policy": "pooled"}, {"soft": True}]):
@@ -148,7 +148,7 @@ def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, A
 
 
 def test_a_native_model_with_a_tokenizer_of_its_own_comes_out_complete(bench: Bench, tmp_path: Path) -> None:
-    from tasks.inspect import verify_checkpoint
+    from tasks.store.show import verify_checkpoint
 
     native = make_native(tmp_path / "native", bench.folder / "model")
     result = run(bench, tmp_path / "store", model=str(native), tokenizer=str(bench.folder / "model"))

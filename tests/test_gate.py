@@ -9,9 +9,9 @@ import pytest
 
 from ghost.config import make_settings
 from ghost.errors import QualityGateError, SettingsError
-from tasks.finish import finish
-from tasks.gate import check_gate, failed_limits
-from tasks.run import Run, open_run
+from tasks.run.finish import finish
+from tasks.run.gate import check_gate, failed_limits
+from tasks.run.open import Run, open_run
 from tests.by_hand import small_settings, through_report
 from tests.chaos import contents
 

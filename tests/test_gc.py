@@ -16,7 +16,7 @@ from artifacts.keys import RunKeys
 from artifacts.local import LocalStore
 from artifacts.manifest import read_layer, write_layer, write_manifest, write_run
 from artifacts.store import Store, open_store
-from tasks.gc import DAY_SECONDS, collect
+from tasks.store.gc import DAY_SECONDS, collect
 from tests.s3 import make_bucket, s3_endpoint, s3_environment
 
 pytest_plugins = ["tests.refusals"]
@@ -76,7 +76,7 @@ def test_gc_lists_and_with_yes_removes_old_unfinished_runs_alone(
     a_week_later = time.time() + 7 * DAY_SECONDS + 0.5
     time.sleep(GAP_SECONDS)
     start_run(store, FRESH)
-    monkeypatch.setattr("tasks.gc.time", SimpleNamespace(time=lambda: a_week_later))
+    monkeypatch.setattr("tasks.store.gc.time", SimpleNamespace(time=lambda: a_week_later))
     before, command = contents(store), ["gc", f"--store={store.url}"]
     code, out, err = execute([*command, "--json"])
     assert code == 0, err

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from ghost.errors import SettingsError
-from tasks.discover import Found, discover
+from tasks.watch.discover import Found, discover
 from tests.hub_stub import COMMIT, hub_stub
 from tests.models import make_model, make_native
 
-LOOK = "from tasks.discover import discover; print(*discover('hf:org', 0, avoid='/x', own_tokenizer=True), sep='\\n')"
+LOOK = """
+from tasks.watch.discover import discover
+print(*discover('hf:org', 0, avoid='/x', own_tokenizer=True), sep='\\n')
+"""
 
 
 def look_at_hub(endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from ghost.export import export
 from ghost.mixer import PROJECTIONS
 from ghost.modeling import SOURCE, GhostMamba2ForCausalLM
 from ghost.walk import LayerResult, Walk, walk
-from tasks.checkpoint import export_checkpoint, provenance
+from tasks.run.checkpoint import export_checkpoint, provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.models import backbone_logits, load_stock, make_model, open_backbone, random_tokens, stock_logits

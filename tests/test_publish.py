@@ -19,7 +19,7 @@ from artifacts.publish import MANIFEST, publish, published
 from artifacts.s3.target import S3Target
 from artifacts.schemas import FORMAT_VERSION
 from ghost.errors import SettingsError
-from tasks.out import check_out
+from tasks.run.out import check_out
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
 FILES = {

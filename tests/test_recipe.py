@@ -10,7 +10,7 @@ import yaml
 from artifacts.store import open_store
 from ghost.config import make_settings
 from ghost.errors import SettingsError
-from tasks.recipe import Gate, Recipe, keep_recipe, read_recipe
+from tasks.watch.recipe import Gate, Recipe, keep_recipe, read_recipe
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
 MINIMAL = {"name": "half", "source": "/models/new", "publish": "/models/pruned"}

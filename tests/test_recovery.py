@@ -27,7 +27,7 @@ from ghost.recovery.ridge import OUT_PROJ, sums
 from ghost.selection import select
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
-from tasks.checkpoint import provenance
+from tasks.run.checkpoint import provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits

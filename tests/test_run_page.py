@@ -20,8 +20,8 @@ from ghost.config import RunSettings, make_settings
 from ghost.errors import CheckpointError, SettingsError
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
-from tasks.run_page import RunPage
-from tasks.story import log_line, table_rows
+from tasks.run.layer_log import log_line, table_rows
+from tasks.run.page import RunPage
 from tests.chaos import prefect_server
 from tests.models import make_model, text
 

@@ -18,13 +18,13 @@ from ghost.config import make_settings
 from ghost.errors import QualityGateError, SettingsError
 from ghost.evaluation.rows import loss
 from ghost.report.card import model_card
-from tasks import task_scores
-from tasks.checkpoint import evaluate, export_checkpoint, report, summarise
-from tasks.finish import finish
-from tasks.gate import failed_tasks
-from tasks.recipe import Recipe
-from tasks.run import Run, open_run
-from tasks.task_process import TaskJob, task_figures
+from tasks.run import benchmarks
+from tasks.run.benchmark_process import TaskJob, task_figures
+from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
+from tasks.run.finish import finish
+from tasks.run.gate import failed_tasks
+from tasks.run.open import Run, open_run
+from tasks.watch.recipe import Recipe
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 
@@ -117,7 +117,7 @@ def test_a_run_killed_before_its_results_takes_the_tasks_from_the_store(
     expected = contents(folder / "store")
     for key in (finished.keys.manifest, finished.keys.evaluation, stage_key(finished.keys, "evaluation")):
         finished.store.delete(key)
-    monkeypatch.setattr(task_scores, "run_tasks_apart", None)
+    monkeypatch.setattr(benchmarks, "run_tasks_apart", None)
     again = through_layers(small_settings(folder, **settings))
     assert (export_checkpoint.fn(again).name, evaluate.fn(again).name) == ("Cached", "Completed")
     report.fn(again)

@@ -137,7 +137,7 @@ def test_two_runs_at_once_end_well_with_one_result(bench: Bench, local_run, kind
 def test_stores_and_checkpoints_on_s3_can_be_looked_at(
     bench: Bench, remote_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    from tasks.inspect import layer_rows, verify_checkpoint
+    from tasks.store.show import layer_rows, verify_checkpoint
 
     title, rows = layer_rows("s3://ghost/store", remote_run["run_id"][:6])
     assert title.endswith(", finished") and len(rows) == bench.layers

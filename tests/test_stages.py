@@ -13,7 +13,7 @@ from artifacts.keys import RunKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.stages import read_stage, stage_key, write_stage
 from artifacts.store import LocalStore
-from tasks.run import Run
+from tasks.run.open import Run
 from tests.by_hand import small_settings, through_report
 from tests.chaos import contents
 

@@ -10,7 +10,7 @@ from artifacts.errors import StoreError
 from ghost.calibration.corpus import read_text
 from ghost.checkpoint.source import open_checkpoint
 from ghost.errors import CheckpointError, CorpusError
-from tasks.run import display_name
+from tasks.run.open import display_name
 from tasks.staging import local
 from tests.models import make_model, make_native
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment

@@ -51,7 +51,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bytes(tmp_pa
     lines = end(first, signal.SIGTERM)
     assert lines[-1] == LINE and sum("ghost: " in line for line in lines) == 1 and "Traceback" not in str(lines)
     second = bench.start(store)
-    started = wait_for(second, lambda: bool(running(second.pid, "tasks.evaluation")))
+    started = wait_for(second, lambda: bool(running(second.pid, "tasks.run.evaluation_process")))
     assert end(second, signal.SIGINT)[-1] == LINE
     assert_gone(started)
     assert bench.finish(store)["layers"] == {"computed": 0, "cached": bench.layers}

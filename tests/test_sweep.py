@@ -16,12 +16,12 @@ from ghost.evaluation.perplexity import Perplexity
 from ghost.report.sweep_page import render_sweep
 from ghost.report.sweep_rows import fixed, lines
 from ghost.report.sweep_view import Channels, ModelView
-from tasks.checkpoint import evaluate, export_checkpoint
-from tasks.layers import calibrate_layer, prune_layer, score_layer
-from tasks.run import open_run
-from tasks.sweep.dense import keep_dense
+from tasks.run.checkpoint import evaluate, export_checkpoint
+from tasks.run.cost import forget_peak, peak_bytes, read_usage
+from tasks.run.dense_score import keep_dense
+from tasks.run.layers import calibrate_layer, prune_layer, score_layer
+from tasks.run.open import open_run
 from tasks.sweep.settings import RunOptions, make_options, make_sweep
-from tasks.sweep.usage import forget_peak, peak_bytes, read_usage
 from tests.chaos import Bench
 from tests.sweeps import options, row
 

@@ -18,7 +18,7 @@ from ghost.mixer import MixerLayout
 from ghost.saliency import find_method
 from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, thin_mixer, wanda
 from ghost.walk import Walk, walk
-from tasks.run import Run
+from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers, through_report
 from tests.chaos import contents
 from tests.models import make_model, open_backbone, random_tokens

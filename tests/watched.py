@@ -19,7 +19,7 @@ from prefect.states import Cancelled
 
 from artifacts.publish import published
 from flows.watch import ghost_watch
-from tasks.recipe import read_recipe
+from tasks.watch.recipe import read_recipe
 from tests.pipeline import client
 
 SIZES = {"samples": 8, "length": 64, "window": 128, "round_to": 8}

@@ -1,6 +1,6 @@
 """Recovery: what a pruned mixer can do to come closer to the dense one's output, layer by layer."""
 
-from ghost.recovery.dense import DensePath
+from ghost.recovery.dense_path import DensePath
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.recover import Recovered, recover
 

@@ -15,11 +15,11 @@ from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.report.sweep_page import render_sweep
-from tasks.run import display_name
+from tasks.run.cost import read_usage
+from tasks.run.open import display_name
 from tasks.sweep.outcome import Outcome
 from tasks.sweep.schema import CELLS
 from tasks.sweep.settings import WITHOUT_EFFECT, Sweep
-from tasks.sweep.usage import read_usage
 from tasks.sweep.views import model_views
 
 UNTOLD = (*WITHOUT_EFFECT, "tokenizer", "allow_code")

@@ -114,7 +114,7 @@ def make_options(**fields: object) -> RunOptions:
 
 
 def _labels(models: tuple[str, ...]) -> dict[str, str]:
-    from tasks.run import display_name
+    from tasks.run.open import display_name
 
     labels: dict[str, str] = {}
     for model in models:

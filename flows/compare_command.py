@@ -27,7 +27,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare finished runs: figures, perplexity against state, and which channels they have in common."""
-    from tasks.compare import compare_runs, machine_readable, write_page
+    from tasks.store.comparison import compare_runs, machine_readable, write_page
 
     found = compare_runs(store, runs)
     page, told = str(write_page(found, out)), machine_readable(found)

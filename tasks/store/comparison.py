@@ -12,7 +12,7 @@ from ghost.errors import SettingsError
 from ghost.export import PROVENANCE
 from ghost.report import ComparedRun, overlaps, render_comparison
 from ghost.report.figures import rise
-from tasks.inspect import find_run, open_existing
+from tasks.store.show import find_run, open_existing
 from tasks.tables import read_selection
 
 SETTINGS = ("run_id", "model", "method", "sparsity", "recovery", "calibration", "evaluation")

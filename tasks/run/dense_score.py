@@ -8,7 +8,7 @@ from artifacts import keys
 from artifacts.claims import read
 from artifacts.digest import canonical_json, parse_record, record_bytes, run_id, sha256_bytes
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
-from tasks.run import Run
+from tasks.run.open import Run
 
 SHARED = ("format", "checkpoint", "evaluation", "device", "dtype", "window")
 """What the score depends on, of what determines a run."""

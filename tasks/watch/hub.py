@@ -5,7 +5,7 @@ from typing import Any
 
 from artifacts.folders import Entry
 from ghost.errors import CheckpointError, SettingsError
-from tasks.candidate import CONFIG, Candidate
+from tasks.watch.checkpoint_folder import CONFIG, Candidate
 
 HUB = "hf:"
 

@@ -1,8 +1,8 @@
 """Evaluation in a process group of its own: it may hang or run out of memory without taking the run along.
 
-Both ends are here. The run starts `python -m tasks.evaluation JOB` and reads lines of JSON from its stdout: tokens
-evaluated, then scores or an error. Nothing is ever written to its stdin, whose end means that the run is gone. Tasks of
-lm-eval go the same way (`tasks.task_process`).
+Both ends are here. The run starts `python -m tasks.run.evaluation_process JOB` and reads lines of JSON from its
+stdout: tokens evaluated, then scores or an error. Nothing is ever written to its stdin, whose end means that the run is
+gone. Tasks of lm-eval go the same way (`tasks.run.benchmark_process`).
 """
 
 import json
@@ -55,7 +55,7 @@ def evaluate_apart(
     with tempfile.TemporaryFile() as text:
         text.write(tokens.numpy().tobytes())
         text.seek(0)
-        scores = ask_apart("tasks.evaluation", asdict(job), timeout, progress, text.fileno())
+        scores = ask_apart("tasks.run.evaluation_process", asdict(job), timeout, progress, text.fileno())
     return {name: Perplexity(**score) for name, score in scores.items()}
 
 

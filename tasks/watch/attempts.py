@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from ghost.errors import SettingsError
-from tasks.recipe import Recipe
+from tasks.watch.recipe import Recipe
 
 GATE = "quality gate: "
 """How the message of a run that the quality gate stopped begins, whatever Prefect puts before it."""

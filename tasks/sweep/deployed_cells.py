@@ -13,10 +13,10 @@ from prefect.states import Cancelled
 
 from artifacts.errors import ArtifactError
 from ghost.errors import GhostError
-from tasks.attempts import OCCUPIED, trigger
-from tasks.run import open_run
+from tasks.run.open import open_run
 from tasks.sweep.outcome import Outcome, failed
 from tasks.sweep.settings import Cell
+from tasks.watch.attempts import OCCUPIED, trigger
 
 QUEUED = "AwaitingConcurrencySlot"
 """Name of a run's state that a worker has taken up, and that waits for another run of the deployment to end."""

@@ -14,7 +14,7 @@ from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.evaluation.verify import verify
-from tasks.layers import energy_dropped
+from tasks.run.layers import energy_dropped
 from tasks.staging import local
 from tasks.tables import read_selection, read_statistics
 

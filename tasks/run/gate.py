@@ -6,7 +6,7 @@ from typing import Any
 
 from ghost.config import RunSettings
 from ghost.errors import QualityGateError
-from tasks.run import Run
+from tasks.run.open import Run
 
 LIMITS = ("max_perplexity", "max_perplexity_rise", "max_task_loss")
 

@@ -20,7 +20,7 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.config import make_settings, resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
-from tasks.run import display_name
+from tasks.run.open import display_name
 from tasks.staging import local
 
 Told = Callable[[str, int, int], None]

@@ -12,9 +12,9 @@ from prefect.logging import get_run_logger
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 from tasks import progress
-from tasks.layers import energy_dropped
-from tasks.run import Run
-from tasks.run_page import RunPage
+from tasks.run.layers import energy_dropped
+from tasks.run.open import Run
+from tasks.run.page import RunPage
 from tasks.tables import read_selection, read_statistics
 
 MB = 1_000_000

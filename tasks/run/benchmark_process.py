@@ -1,4 +1,4 @@
-"""lm-eval's tasks in a process of their own, as `tasks.evaluation` has it: `python -m tasks.task_process JOB`."""
+"""lm-eval's tasks in a process of their own, as perplexities have one: `python -m tasks.run.benchmark_process JOB`."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ghost.evaluation.harness import TaskList  # lm-eval and torch only once they are needed
-from tasks.evaluation import answer_apart, ask_apart
+from tasks.run.evaluation_process import answer_apart, ask_apart
 
 BATCH = 1
 """Documents at once, as for `ghost eval`: no answer depends on what is padded with it."""
@@ -27,8 +27,8 @@ class TaskJob:
 
 
 def run_tasks_apart(job: TaskJob, timeout: float) -> dict[str, dict[str, Any]]:
-    """What `ghost.evaluation.harness.run_tasks` finds, by model. Errors as of `tasks.evaluation.evaluate_apart`."""
-    return ask_apart("tasks.task_process", asdict(job), timeout, lambda done: None)
+    """What `ghost.evaluation.harness.run_tasks` finds, by model. Errors as of `evaluate_apart`."""
+    return ask_apart("tasks.run.benchmark_process", asdict(job), timeout, lambda done: None)
 
 
 def task_figures(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:

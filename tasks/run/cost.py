@@ -14,7 +14,7 @@ from artifacts.digest import parse_object
 from artifacts.keys import RunKeys
 from artifacts.manifest import merge_timings
 from artifacts.store import Store
-from tasks.run import Run
+from tasks.run.open import Run
 
 PEAK = "peak memory, bytes"
 """Beside the seconds in timings.json, which is where a run keeps what differs from one time to the next."""

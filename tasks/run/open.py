@@ -25,7 +25,7 @@ from ghost.errors import CorpusError
 from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
 from ghost.saliency import find_method
 from ghost.walk import Walk
-from tasks.out import check_out
+from tasks.run.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
 

@@ -27,13 +27,13 @@ from ghost.report.methods import unit
 from ghost.report.page import render
 from ghost.selection import Selection
 from tasks import progress
-from tasks.evaluation import Job, evaluate_apart
-from tasks.layers import OPTIONS, energy_dropped, reference, timed
-from tasks.run import Run, corpus_record, display_name
-from tasks.sweep.dense import find_dense, keep_dense
-from tasks.sweep.usage import note_peak
+from tasks.run.benchmarks import task_scores
+from tasks.run.cost import note_peak
+from tasks.run.dense_score import find_dense, keep_dense
+from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.run.layers import OPTIONS, energy_dropped, reference, timed
+from tasks.run.open import Run, corpus_record, display_name
 from tasks.tables import read_selection, read_statistics
-from tasks.task_scores import task_scores
 
 STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""

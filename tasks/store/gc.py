@@ -8,7 +8,7 @@ from artifacts.digest import parse_object
 from artifacts.errors import ArtifactError
 from artifacts.keys import RunKeys
 from artifacts.store import Store
-from tasks.inspect import open_existing
+from tasks.store.show import open_existing
 
 DAY_SECONDS = 24 * 3600.0
 

@@ -3,10 +3,10 @@
 from artifacts.manifest import write_manifest
 from artifacts.publish import publish
 from ghost.export import PROVENANCE
-from tasks.checkpoint import checkpoint_folder
-from tasks.gate import check_gate
-from tasks.out import check_out
-from tasks.run import Run, display_name
+from tasks.run.checkpoint import checkpoint_folder
+from tasks.run.gate import check_gate
+from tasks.run.open import Run, display_name
+from tasks.run.out import check_out
 
 
 def finish(run: Run) -> str:

@@ -20,7 +20,7 @@ from artifacts.tables import decode, encode, metadata
 from ghost.mixer import Weights
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
-from tasks.run import Run
+from tasks.run.open import Run
 from tasks.tables import read_selection, read_statistics, selection_columns, statistics_columns
 
 CHAIN = "chain"

@@ -11,8 +11,8 @@ from typing import Literal
 from artifacts.errors import ArtifactError
 from artifacts.folders import Entry, Folder, is_remote, open_folder
 from ghost.errors import CheckpointError
-from tasks.candidate import CONFIG, Candidate
-from tasks.hub import HUB, hub_candidates
+from tasks.watch.checkpoint_folder import CONFIG, Candidate
+from tasks.watch.hub import HUB, hub_candidates
 
 BLOCK = 16 << 20
 UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".incomplete", ".crdownload", ".aria2", "~")

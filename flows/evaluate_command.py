@@ -47,7 +47,7 @@ def evaluate(
     An empty list (`--pairs ''`) leaves its part out.
     """
     from ghost.evaluation.plan import Plan
-    from tasks.assess import measure, open_assessment, run_tasks, write_results
+    from tasks.evaluate import measure, open_assessment, run_tasks, write_results
 
     plan = Plan(
         contexts=contexts, segments=segments, pairs=pairs, distances=distances, samples=samples,

@@ -11,9 +11,9 @@ from artifacts.schemas import EVALUATION
 from artifacts.stages import read_stage, write_stage
 from artifacts.tables import decode, encode, metadata
 from ghost.evaluation import harness, rows
-from tasks.layers import timed
-from tasks.run import Run
-from tasks.task_process import TaskJob, run_tasks_apart
+from tasks.run.benchmark_process import TaskJob, run_tasks_apart
+from tasks.run.layers import timed
+from tasks.run.open import Run
 
 STAGE = "tasks"
 TABLE = "evaluation/tasks.parquet"

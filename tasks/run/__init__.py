@@ -1,0 +1,1 @@
+"""One run: opened, layer by layer, exported, evaluated, published."""

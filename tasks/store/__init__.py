@@ -1,0 +1,1 @@
+"""What a store holds: runs shown, compared, cleared up."""
