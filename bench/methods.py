@@ -32,13 +32,14 @@ from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import GhostError
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
 from ghost.library.build import pruned_layout
 from ghost.saliency import METHODS, find_method
 from ghost.selection import Selection
+from ghost.settings import RunSettings
 from ghost.walk import Walk
 from tasks.run.cost import forget_peak, peak_bytes
 
@@ -116,7 +117,7 @@ def _prune(backbone: Backbone, cell: Cell, calibration_bl: Tensor, folder: Path)
     that is kept."""
     source = backbone.checkpoint
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
-    settings = make_settings(method=cell.method, sparsity=sparsity, round_to=1, seed=cell.seed)
+    settings = RunSettings.make(method=cell.method, sparsity=sparsity, round_to=1, seed=cell.seed)
     steps, selections = Walk(backbone, calibration_bl, settings), list[Selection]()
     stored = [folder / f"{i}.safetensors" for i in range(source.layers)]
     for i, path in enumerate(stored):

@@ -23,12 +23,13 @@ from ghost.backbone import Backbone, Layer, batches
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings, resolve_device
+from ghost.config import resolve_device
 from ghost.evaluation.perplexity import perplexity
 from ghost.mixer import PROJECTIONS, MixerInputs, Weights, mixer_forward, mixer_inputs
 from ghost.saliency.balanced import balance
 from ghost.saliency.gramians import gramians
 from ghost.selection import Projection
+from ghost.settings import RunSettings
 from ghost.ssd import STATISTICS, ssd, states
 
 Inputs = list[MixerInputs]

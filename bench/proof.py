@@ -28,10 +28,11 @@ from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import load_tokenizer, sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import METRICS, Prompts, make_prompts, make_words, recall
+from ghost.settings import RunSettings
 from ghost.walk import walk
 
 METHODS = "ghost,ghost+lstsq,ghost+fit,balanced,random"
@@ -103,7 +104,7 @@ def measure(subject: Subject, backbone: Backbone) -> dict[str, Any]:
 def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any]:
     """The figures of the subject's model cut to `kept`, exported and opened again."""
     source, (name, _, recovery) = subject.backbone.checkpoint, method.partition("+")
-    settings = make_settings(
+    settings = RunSettings.make(
         method=name, recovery=recovery or "none", sparsity=1 - kept / source.mixer_layout.d_state, round_to=1, seed=seed
     )
     results = list(walk(subject.backbone, subject.calibration_bl, settings))

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from ghost.backbone import Backbone
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings, resolve_dtype
+from ghost.config import resolve_dtype
 from ghost.export import export
+from ghost.settings import RunSettings
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
 

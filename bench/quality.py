@@ -12,10 +12,11 @@ from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
 from ghost.selection import Selection
+from ghost.settings import RunSettings
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
 

@@ -26,8 +26,9 @@ from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
+from ghost.settings import RunSettings
 from ghost.walk import walk
 
 LEVELS = ("none", "lstsq", "fit", "local")
@@ -80,7 +81,7 @@ def _prune(backbone: Backbone, cell: Cell, folder: Path) -> None:
     source = backbone.checkpoint
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
-    settings = make_settings(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
+    settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
     results = list(walk(backbone, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
     write_pruned(source, results, cell.kept, folder)
 

@@ -11,7 +11,7 @@ from bench.measure import medians
 from bench.random_checkpoint import write_random
 from ghost.backbone import Backbone, batches
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings
+from ghost.settings import RunSettings
 from ghost.walk import walk
 
 LAYERS, SAMPLES, LENGTH, ROUNDS = 6, 16, 256, 5

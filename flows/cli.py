@@ -18,8 +18,8 @@ from flows.arguments import AsJson, EndpointUrl, StoreUrl
 from flows.options import command_options
 from flows.stop import stoppable
 from flows.through import through_prefect
-from ghost.config import RunSettings, make_settings
 from ghost.errors import GhostError
+from ghost.settings import RunSettings
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -59,7 +59,7 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     from tasks import progress
     from tasks.run.open import open_ahead
 
-    settings = make_settings(**fields)
+    settings = RunSettings.make(**fields)
     with Bars() as bars, progress.reporting_to(bars):
         open_ahead(settings)
         result = through_prefect(lambda: _pruned(fields))

@@ -6,34 +6,30 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from ghost.config import make_settings
+from ghost.config import Settings
+from ghost.settings import PARTS
 
 Wrapped = Callable[..., Any]
 
 
-def flow_parameters(
-    settings_class: type[BaseModel], limits: dict[str, dict[str, Any]] | None = None
-) -> Callable[[Wrapped], Wrapped]:
+def flow_parameters(settings_class: type[Settings]) -> Callable[[Wrapped], Wrapped]:
     """Turn `f(settings)` into a function with one keyword per field. Prefect makes the deployment's form of it.
 
     The form knows each field's bounds and choices, and so does the server, which refuses bad values before a run
-    exists; `limits` adds those that only a validator of the class knows, as JSON schema by field.
+    exists.
     """
 
     def decorate(function: Wrapped) -> Wrapped:
         fields = settings_class.model_fields.items()
         schema = settings_class.model_json_schema()["properties"]
-        bounded = {
-            name: Annotated[field.annotation, WithJsonSchema(schema[name] | (limits or {}).get(name, {}))]
-            for name, field in fields
-        }
+        bounded = {name: Annotated[field.annotation, WithJsonSchema(schema[name])] for name, field in fields}
 
         @wraps(function)
         def flat(*values: Any, **named: Any) -> Any:
-            return function(make_settings(**inspect.signature(flat).bind(*values, **named).arguments))
+            return function(settings_class.make(**inspect.signature(flat).bind(*values, **named).arguments))
 
         _sign(flat, [_parameter(name, field, bounded[name]) for name, field in fields])
         described = "\n".join(f"    {name}: {_help(field)}" for name, field in fields)
@@ -43,7 +39,7 @@ def flow_parameters(
     return decorate
 
 
-def command_options(settings_class: type[BaseModel], argument: str) -> Callable[[Wrapped], Wrapped]:
+def command_options(settings_class: type[Settings], argument: str) -> Callable[[Wrapped], Wrapped]:
     """Turn `f(fields, **others)` into a command with one option per field (the field `argument` by position)."""
 
     def decorate(function: Wrapped) -> Wrapped:
@@ -54,7 +50,7 @@ def command_options(settings_class: type[BaseModel], argument: str) -> Callable[
 
         own = list(inspect.signature(function).parameters.values())[1:]
         options = [
-            _parameter(name, field, Annotated[field.annotation, _option(field, name == argument)])
+            _parameter(name, field, Annotated[field.annotation, _option(name, field, name == argument)])
             for name, field in settings_class.model_fields.items()
         ]
         _sign(flat, [*options, *own])
@@ -63,8 +59,12 @@ def command_options(settings_class: type[BaseModel], argument: str) -> Callable[
     return decorate
 
 
-def _option(field: FieldInfo, positional: bool) -> Any:
-    return typer.Argument(help=_help(field)) if positional else typer.Option(help=_help(field))
+def _option(name: str, field: FieldInfo, positional: bool) -> Any:
+    """Listed by `--help` under the part of the settings that it belongs to."""
+    if positional:
+        return typer.Argument(help=_help(field))
+    part = next(part for part in PARTS if name in part.model_fields)
+    return typer.Option(help=_help(field), rich_help_panel=(part.__doc__ or "").rstrip("."))
 
 
 def _help(field: FieldInfo) -> str:

@@ -13,9 +13,8 @@ from prefect.runtime import deployment, flow_run
 from flows.failures import failing_in_one_line
 from flows.options import flow_parameters
 from flows.summary import as_markdown, headline
-from ghost.config import RunSettings
 from ghost.errors import SettingsError
-from ghost.saliency import METHODS
+from ghost.settings import RunSettings
 from tasks import progress
 from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
 from tasks.run.finish import finish
@@ -23,13 +22,6 @@ from tasks.run.layer_log import Story
 from tasks.run.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run.open import open_run
 from tasks.run.page import RunPage
-
-LIMITS: dict[str, dict[str, Any]] = {
-    "sparsity": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
-    "method": {"enum": list(METHODS)},
-    "device": {"pattern": "^(auto|cpu|cuda(:[0-9]{1,2})?)$"},
-}
-"""What RunSettings checks in code, for the deployment's form and the server."""
 
 
 def run_name() -> str:
@@ -40,7 +32,7 @@ def run_name() -> str:
 
 @flow(name="ghost", flow_run_name=run_name)
 @failing_in_one_line
-@flow_parameters(RunSettings, LIMITS)
+@flow_parameters(RunSettings)
 def ghost(settings: RunSettings) -> dict[str, Any]:
     """Prune the recurrent state of a Mamba2 checkpoint; layers that the store has already are taken from it."""
     started = time.perf_counter()

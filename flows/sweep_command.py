@@ -15,7 +15,7 @@ from flows.options import command_options
 from flows.through import through_prefect
 from ghost.errors import SettingsError
 from tasks import progress
-from tasks.sweep.settings import DEFAULTS, RunOptions, make_options, make_sweep
+from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 
 VARIED = "What is varied: a,b,c or the option several times"
 USUAL = {axis: [",".join(map(str, values))] for axis, values in DEFAULTS.items()}
@@ -49,7 +49,7 @@ def sweep(
         "windows": _numbers("windows", windows, int), "seeds": _numbers("seeds", seeds, int),
         "recovery": _split(recovery),
     }  # fmt: skip
-    options = make_options(**fields)
+    options = RunOptions.make(**fields)
     asked = make_sweep(axes, options)  # what no run takes is refused here, before a Prefect server has to start
     with SweepBars(len(asked.cells)) as bars, progress.reporting_to(bars):
         result = through_prefect(lambda: _swept(axes, options))

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ghost.backbone import Backbone
 from ghost.calibration.tokens import digest
-from ghost.config import RunSettings, make_settings
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import Perplexity
 from ghost.evaluation.perplexity import perplexity as perplexity_of
@@ -26,7 +25,9 @@ from ghost.library.inputs import (
     open_model,
 )
 from ghost.library.pruned import Pruned
+from ghost.pruning import Pruning
 from ghost.saliency import METHODS
+from ghost.settings import RunSettings
 from ghost.walk import LayerResult, walk
 
 
@@ -44,10 +45,6 @@ class PruneOptions(TypedDict, total=False):
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
     seed: int
-
-
-OF_THE_RESULT = ("sparsity", "energy", "method", "policy", "round_to", "soft", "sequential", "recovery", "seed")
-"""Settings that ghost.json names, beside the digests of model and tokens and what device and dtype came to."""
 
 
 def prune(
@@ -97,7 +94,7 @@ def perplexity(
 
     Windows of `window` tokens, which don't overlap. Raises GhostError as `prune` does.
     """
-    settings = make_settings(window=window, device=device, dtype=dtype)
+    settings = RunSettings.make(window=window, device=device, dtype=dtype)
     source = open_model(model)
     tokens = evaluation_tokens(texts, find_tokenizer(tokenizer, source, texts), source)
     return perplexity_of(open_backbone(model, source, settings), tokens, settings.window)
@@ -112,7 +109,7 @@ def _settings(given: dict[str, Any]) -> RunSettings:
     known = {"sparsity", "method", *PruneOptions.__annotations__}
     for name in given.keys() - known:
         raise SettingsError(f"{name}={given[name]!r} is no option of prune; choose from {', '.join(sorted(known))}")
-    return make_settings(**given)
+    return RunSettings.make(**given)
 
 
 def _provenance(
@@ -120,8 +117,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """The content of ghost.json, in the form that `ghost verify` reads."""
     computed = {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")}
-    determinants = {"checkpoint": backbone.checkpoint.digest, "calibration": digest(tokens_bl)} | computed
-    determinants |= {name: getattr(settings, name) for name in OF_THE_RESULT}
+    inputs = {"checkpoint": backbone.checkpoint.digest, "calibration": digest(tokens_bl)}
+    determinants = inputs | settings.part(Pruning).digested() | computed
     kept = [[group_n.nonzero().flatten().tolist() for group_n in result.selection.kept_gn] for result in layers]
     made = {"model": name, "determinants": determinants, "soft": settings.soft}
     return {"ghost": made, "kept_channels": kept}

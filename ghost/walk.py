@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ghost.backbone import Backbone, Channels, Layer, batches, rms_norm
-from ghost.config import RunSettings
 from ghost.errors import CheckpointError
 from ghost.mixer import PROJECTIONS, MixerInputs, Weights
+from ghost.pruning import Pruning
 from ghost.recovery import DensePath, Pairs, Recovered, recover
 from ghost.saliency import (
     LayerStatistics,
@@ -54,7 +54,7 @@ class Walk:
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
 
-    def __init__(self, backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> None:
+    def __init__(self, backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> None:
         self.backbone, self.tokens_bl, self.settings = backbone, tokens_bl, settings
         self.method = find_method(settings.method)
         _check(backbone, self.method, settings)
@@ -227,7 +227,7 @@ class Walk:
         return batches(*self.tokens_bl.shape)
 
 
-def walk(backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> Iterator[LayerResult]:
+def walk(backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
     """Score and select every mixer in order; holds one layer's weights and the running activations, nothing else."""
     steps = Walk(backbone, tokens_bl, settings)
     for i in range(backbone.layers):
@@ -240,7 +240,7 @@ def walk(backbone: Backbone, tokens_bl: Tensor, settings: RunSettings) -> Iterat
         yield LayerResult(i, statistics, selection, changed, recovered)
 
 
-def _check(backbone: Backbone, method: Method, settings: RunSettings) -> None:
+def _check(backbone: Backbone, method: Method, settings: Pruning) -> None:
     method.check(settings)
     if backbone.checkpoint.mixer_layout.projected_from:
         where = backbone.checkpoint.folder

@@ -17,9 +17,10 @@ from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import load_tokenizer, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import make_settings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
+from ghost.settings import RunSettings
 from tasks.run.open import display_name
 from tasks.staging import local
 
@@ -43,7 +44,7 @@ def open_assessment(
     plan: Plan, checkpoint: str, against: str | None, *, text: str, tokenizer: str | None, device: str, dtype: str
 ) -> Assessment:
     """Open models and text; GhostError or ArtifactError for what is not there or does not belong together."""
-    settings = make_settings(device=device, dtype=dtype)
+    settings = RunSettings.make(device=device, dtype=dtype)
     place = resolve_device(settings.device)
     specs = {"dense": against, "pruned": checkpoint} if against else {"model": checkpoint}
     sources = {name: open_checkpoint(local(spec, "model")) for name, spec in specs.items()}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ghost.config import RunSettings, make_settings
+from ghost.settings import RunSettings
 from tasks.run.checkpoint import evaluate, export_checkpoint, report
 from tasks.run.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run.open import Run, open_run
@@ -19,7 +19,7 @@ def small_settings(folder: Path, **changes: Any) -> RunSettings:
     places = {"model": str(model), "store": str(folder / "store")} | dict.fromkeys(
         ("calibration", "evaluation"), str(corpus)
     )
-    return make_settings(**places | {"samples": 4, "length": 32, "window": 128, "round_to": 8} | changes)
+    return RunSettings.make(**places | {"samples": 4, "length": 32, "window": 128, "round_to": 8} | changes)
 
 
 def through_layers(settings: RunSettings) -> Run:

@@ -13,8 +13,8 @@ import torch
 from ghost.backbone import Backbone
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
-from ghost.config import RunSettings
 from ghost.evaluation.perplexity import perplexity
+from ghost.settings import RunSettings
 from ghost.walk import walk
 
 FILE = Path(__file__).parent / "golden.json"

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM, 
 
 from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
-from ghost.config import make_settings
 from ghost.export import export
 from ghost.selection import Selection
+from ghost.settings import RunSettings
 from ghost.surgery import slice_mixer, zero_mixer
 from ghost.walk import walk
 
@@ -129,7 +129,7 @@ def mask_stock(model: Any, source: Checkpoint, selections: list[Selection]) -> A
 
 def prune(source: Checkpoint, folder: Path, **fields: Any) -> list[Selection]:
     """Walk on random tokens and export to `folder`, as the flow does but with no store in between."""
-    settings = make_settings(**{"round_to": 4} | fields)
+    settings = RunSettings.make(**{"round_to": 4} | fields)
     backbone = Backbone(source, torch.device("cpu"), torch.float32)
     selections = [result.selection for result in walk(backbone, random_tokens(4, 24, seed=7), settings)]
     d_state = source.mixer_layout.d_state if settings.soft else max(selection.width for selection in selections)

@@ -9,10 +9,10 @@ import torch
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import DEMO, open_checkpoint
-from ghost.config import RunSettings
 from ghost.demo.train import LENGTH, Training, batch, block, learning_rate, new_model, new_optimizers
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
+from ghost.settings import RunSettings
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
 from tests.models import open_backbone

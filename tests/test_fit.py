@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from ghost.backbone import Backbone, Layer
-from ghost.config import make_settings
 from ghost.mixer import mixer_forward, mixer_inputs
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery.fit import fit, parts_of, readings
 from ghost.selection import select
+from ghost.settings import RunSettings
 from ghost.surgery import project_mixer, slice_mixer, zero_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import small_settings, through_layers
@@ -134,7 +134,7 @@ def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(back
 
 
 def test_a_walk_continued_after_its_first_layer_gives_the_same_bits(backbone: Backbone) -> None:
-    settings = make_settings(round_to=4, recovery="fit")
+    settings = RunSettings.make(round_to=4, recovery="fit")
     first, second = walk(backbone, TOKENS, settings)
     steps = Walk(backbone, TOKENS, settings)
     assert first.changed is not None and second.recovered is not None

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ghost.config import make_settings
 from ghost.errors import QualityGateError, SettingsError
+from ghost.settings import RunSettings
 from tasks.run.finish import finish
 from tasks.run.gate import check_gate, failed_limits
 from tasks.run.open import Run, open_run
@@ -54,13 +54,13 @@ def perplexities(run: Run) -> tuple[float, float]:
 def test_a_limit_fails_what_is_over_it_or_no_number(
     limits: dict[str, float], dense: float, pruned: float, failed: int
 ) -> None:
-    assert len(failed_limits(make_settings(**limits), dense, pruned)) == failed
+    assert len(failed_limits(RunSettings.make(**limits), dense, pruned)) == failed
 
 
 @pytest.mark.parametrize("limits", [{"max_perplexity": 0}, {"max_perplexity_rise": -0.1}])
 def test_limits_that_nothing_can_keep_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=next(iter(limits))):
-        make_settings(**limits)
+        RunSettings.make(**limits)
 
 
 def test_a_run_over_the_limit_keeps_its_checkpoint_and_publishes_nothing(folder: Path, finished: Run) -> None:

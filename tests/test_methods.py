@@ -15,12 +15,12 @@ from transformers.models.mamba2 import modeling_mamba2
 from artifacts.schemas import STATS
 from artifacts.tables import decode, encode
 from ghost.backbone import Backbone
-from ghost.config import make_settings
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerInputs
 from ghost.saliency import METHODS, GateGradients, LayerStatistics, find_method
 from ghost.saliency.coupling import coupling
 from ghost.saliency.ranks import EVERY, time_ranks
+from ghost.settings import RunSettings
 from ghost.ssd import recurrence
 from ghost.walk import Walk, walk
 from tasks.tables import statistics_columns, statistics_from
@@ -147,7 +147,7 @@ def backbone(folder: Path) -> Backbone:
 
 
 def gradients_of(backbone: Backbone, tokens_bl: Tensor) -> list[LayerStatistics]:
-    settings = make_settings(method="taylor", round_to=4)
+    settings = RunSettings.make(method="taylor", round_to=4)
     return [result.statistics for result in walk(backbone, tokens_bl, settings)]
 
 
@@ -215,7 +215,7 @@ def test_gradients_that_overflowed_are_refused_by_layer() -> None:
 def test_a_resumed_walk_measures_the_same_bytes_and_the_table_gives_the_same_channels(
     backbone: Backbone, method: str
 ) -> None:
-    settings = make_settings(method=method, round_to=4)
+    settings = RunSettings.make(method=method, round_to=4)
     first, again = Walk(backbone, TOKENS, settings), Walk(backbone, TOKENS, settings)
     data, selections = b"", []
     for i in range(2):

@@ -11,12 +11,12 @@ from torch.testing import assert_close
 import ghost
 from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
-from ghost.config import make_settings
 from ghost.errors import CheckpointError, SettingsError, VerificationError
 from ghost.evaluation.verify import verify
 from ghost.export import export
 from ghost.mixer import PROJECTIONS
 from ghost.modeling import SOURCE, GhostMamba2ForCausalLM
+from ghost.settings import RunSettings
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.checkpoint import export_checkpoint, provenance
 from tests.by_hand import small_settings, through_layers
@@ -25,7 +25,7 @@ from tests.models import backbone_logits, load_stock, make_model, open_backbone,
 
 LAYERS, D_STATE, KEPT = 3, 16, 8
 TOKENS = random_tokens(8, 24)
-SETTINGS = make_settings(method="balanced", round_to=4)
+SETTINGS = RunSettings.make(method="balanced", round_to=4)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one group", "two groups"])
@@ -180,4 +180,4 @@ def test_energy_takes_the_fewest_directions_that_carry_it_in_every_layer(backbon
     steps = Walk(backbone, TOKENS, SETTINGS.model_copy(update={"energy": energy, "round_to": 1}))
     assert steps.kept == fewest >= 5
     with pytest.raises(SettingsError, match="energy: ghost ranks channels, not directions; give --sparsity"):
-        Walk(backbone, TOKENS, make_settings(energy=0.9, round_to=4))
+        Walk(backbone, TOKENS, RunSettings.make(energy=0.9, round_to=4))

@@ -10,7 +10,7 @@ import pytest
 
 import ghost
 from ghost.api import PruneOptions
-from ghost.config import RunSettings
+from ghost.settings import RunSettings
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = [

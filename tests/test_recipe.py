@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from artifacts.store import open_store
-from ghost.config import make_settings
 from ghost.errors import SettingsError
+from ghost.settings import RunSettings
 from tasks.watch.recipe import Gate, Recipe, keep_recipe, read_recipe
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
@@ -40,7 +40,7 @@ def test_a_recipe_becomes_the_parameters_of_a_run(tmp_path: Path) -> None:
         "out": "/models/pruned/a",
         "recipe": read.label,
     }
-    assert make_settings(**parameters).recipe == f"half@{read.version}"
+    assert RunSettings.make(**parameters).recipe == f"half@{read.version}"
 
 
 def test_the_example_in_the_repository_is_a_recipe() -> None:
@@ -104,7 +104,7 @@ def test_a_recipe_can_lie_on_object_storage(monkeypatch: pytest.MonkeyPatch) -> 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"sparsity": 2}}, "settings: sparsity: 2.0 is outside (0, 1); give the share of channels to drop"),
-    ({"settings": {"sparsty": 0.5}}, "settings: sparsty: no such setting; give one of sparsity, energy, method"),
+    ({"settings": {"sparsty": 0.5}}, "settings: sparsty: no such setting; give one of tokenizer, sparsity, energy, method"),
     ({"settings": {"method": "best"}}, "settings: method 'best' is unknown; choose one of ghost"),
     ({"settings": {"model": "demo"}}, "settings: model is different for each checkpoint"),
     ({"settings": {"out": "/x"}}, "settings: out is different for each checkpoint"),

@@ -14,7 +14,6 @@ from torch.testing import assert_close
 
 from ghost.backbone import Backbone, Layer
 from ghost.checkpoint.source import mixer_prefix
-from ghost.config import make_settings
 from ghost.errors import SettingsError, VerificationError
 from ghost.evaluation.verify import verify
 from ghost.export import export
@@ -25,6 +24,7 @@ from ghost.recovery.judge import nlls
 from ghost.recovery.local import descend
 from ghost.recovery.ridge import OUT_PROJ, sums
 from ghost.selection import select
+from ghost.settings import RunSettings
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.checkpoint import provenance
@@ -70,7 +70,7 @@ def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs)
 
 def test_one_window_is_refused() -> None:
     with pytest.raises(SettingsError, match="holds calibration windows back and samples is 1; give --samples 2"):
-        make_settings(recovery="lstsq", samples=1)
+        RunSettings.make(recovery="lstsq", samples=1)
 
 
 def test_the_dense_path_is_the_dense_model(backbone: Backbone) -> None:
@@ -162,7 +162,7 @@ def test_a_layer_that_loses_nothing_is_left_as_it_is(backbone: Backbone, pairs: 
 @pytest.mark.parametrize("fields", [{"recovery": "lstsq"}, {"recovery": "local"},
                                     {"recovery": "lstsq", "sequential": False}], ids=str)  # fmt: skip
 def test_a_walk_continued_after_any_layer_gives_the_same_bits(backbone: Backbone, fields: dict[str, Any]) -> None:
-    settings = make_settings(round_to=4, **fields)
+    settings = RunSettings.make(round_to=4, **fields)
     uninterrupted = list(walk(backbone, TOKENS, settings))
     for done in range(1, LAYERS):
         steps = Walk(backbone, TOKENS, settings)
@@ -188,10 +188,10 @@ def energy(statistics: Any) -> torch.Tensor:
 
 def test_later_layers_are_scored_on_what_the_recovered_ones_leave(backbone: Backbone) -> None:
     plain, recovered, one_shot = (
-        [energy(result.statistics) for result in walk(backbone, TOKENS, make_settings(round_to=4, **fields))]
+        [energy(result.statistics) for result in walk(backbone, TOKENS, RunSettings.make(round_to=4, **fields))]
         for fields in ({}, {"recovery": "local"}, {"recovery": "local", "sequential": False})
     )
-    dense = [energy(r.statistics) for r in walk(backbone, TOKENS, make_settings(round_to=4, sequential=False))]
+    dense = [energy(r.statistics) for r in walk(backbone, TOKENS, RunSettings.make(round_to=4, sequential=False))]
     assert plain[0].equal(recovered[0]) and not torch.allclose(plain[1], recovered[1], rtol=1e-3)
     for shot, expected in zip(one_shot, dense, strict=True):
         assert_close(shot, expected, rtol=1e-5, atol=0)

@@ -14,12 +14,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deploy import surroundings
 from flows.options import flow_parameters
-from flows.prune import LIMITS, check_places, ghost
+from flows.prune import check_places, ghost
 from flows.summary import as_markdown
-from ghost.config import RunSettings, make_settings
 from ghost.errors import CheckpointError, SettingsError
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
+from ghost.settings import RunSettings
 from tasks.run.layer_log import log_line, table_rows
 from tasks.run.page import RunPage
 from tests.chaos import prefect_server
@@ -132,10 +132,10 @@ def test_a_server_that_is_gone_costs_the_page_and_not_the_run(parameters: dict[s
 def test_a_worker_s_run_does_not_leave_its_results_in_a_temporary_folder(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relative = make_settings(**{"store": str(tmp_path)} | {place: "some/folder"})
+    relative = RunSettings.make(**{"store": str(tmp_path)} | {place: "some/folder"})
     check_places(relative)
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
-    check_places(make_settings(store="s3://bucket/prefix", out=str(tmp_path / "out")))
+    check_places(RunSettings.make(store="s3://bucket/prefix", out=str(tmp_path / "out")))
     with pytest.raises(
         SettingsError, match=f"{place} some/folder is relative to the worker's folder.*give an absolute"
     ):
@@ -161,7 +161,8 @@ def test_what_a_deployment_takes_from_where_it_is_made(tmp_path: Path, monkeypat
     [("sparsity", [-1.0, 0.0, 1e-9, 0.999, 1.0]), ("device", ["auto", "cpu", "cuda", "cuda:7", "cuda:", "gpu", "CPU"])],
 )  # fmt: skip
 def test_limits_of_the_form_are_those_of_the_settings(field: str, values: list[Any]) -> None:
-    assert [fits(LIMITS[field], value) for value in values] == [accepted(**{field: value}) for value in values]
+    limit = RunSettings.model_json_schema()["properties"][field]
+    assert [fits(limit, value) for value in values] == [accepted(**{field: value}) for value in values]
 
 
 def fits(limit: dict[str, Any], value: Any) -> bool:
@@ -172,11 +173,11 @@ def fits(limit: dict[str, Any], value: Any) -> bool:
 
 def accepted(**fields: Any) -> bool:
     try:
-        return bool(make_settings(**fields))
+        return bool(RunSettings.make(**fields))
     except SettingsError:
         return False
 
 
 def test_called_directly_a_flow_refuses_in_one_line_too() -> None:
     with pytest.raises(SettingsError, match=r"sparsity: 2.0 is outside \(0, 1\)"):
-        flow_parameters(RunSettings, LIMITS)(lambda settings: settings)(sparsity=2)
+        flow_parameters(RunSettings)(lambda settings: settings)(sparsity=2)

@@ -14,10 +14,10 @@ import torch
 from artifacts.schemas import EVALUATION
 from artifacts.stages import stage_key
 from artifacts.tables import decode
-from ghost.config import make_settings
 from ghost.errors import QualityGateError, SettingsError
 from ghost.evaluation.rows import loss
 from ghost.report.card import model_card
+from ghost.settings import RunSettings
 from tasks.run import benchmarks
 from tasks.run.benchmark_process import TaskJob, task_figures
 from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
@@ -235,7 +235,7 @@ def test_an_unknown_task_is_refused_before_the_first_layer(tmp_path: Path, monke
 @pytest.mark.parametrize("tasks", ["", " , "])
 def test_a_limit_on_tasks_without_tasks_is_refused_when_the_settings_are_made(tasks: str):
     with pytest.raises(SettingsError, match=r"^max_task_loss: 0\.02 limits what tasks lose, .*; give --tasks, such as"):
-        make_settings(max_task_loss=0.02, tasks=tasks)
+        RunSettings.make(max_task_loss=0.02, tasks=tasks)
 
 
 RECIPE = {"name": "half", "source": "/models/new", "publish": "/models/pruned"}
@@ -245,7 +245,7 @@ def test_a_recipe_gives_its_runs_tasks_and_a_limit_on_them():
     given = {"tasks": "local_lambada:s3://texts/lambada.jsonl,piqa", "limit": 100}
     recipe = Recipe.model_validate(RECIPE | {"settings": given, "gate": {"max_task_loss": 0.02}})
     parameters = recipe.parameters("/models/new/a", "/models/pruned/a")
-    assert make_settings(**parameters).max_task_loss == 0.02 and given.items() <= parameters.items()
+    assert RunSettings.make(**parameters).max_task_loss == 0.02 and given.items() <= parameters.items()
     assert recipe.version != Recipe.model_validate(RECIPE | {"settings": given}).version
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ghost.backbone import Backbone
-from ghost.config import make_settings
 from ghost.errors import CheckpointError, SettingsError
 from ghost.mixer import MixerInputs, mixer_inputs
 from ghost.saliency import METHODS, LayerStatistics, find_method, row_norms
+from ghost.settings import RunSettings
 from ghost.ssd import energies, recurrence
 from ghost.walk import Walk
 from tests.families import D_STATE, HEADDIM, HEADS, hidden_states, tiny_mixer
@@ -139,7 +139,7 @@ def test_only_the_methods_that_calibrate_read_tokens(tmp_path: Path):
     source = open_backbone(make_model(tmp_path / "model")).checkpoint
     blind = Blind(source, torch.device("cpu"), torch.float32)
     for name, method in METHODS.items():
-        walk = Walk(blind, random_tokens(1, 8), make_settings(method=name, round_to=8))
+        walk = Walk(blind, random_tokens(1, 8), RunSettings.make(method=name, round_to=8))
         if method.calibrates:
             with pytest.raises(EOFError):
                 walk.statistics(0)

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from ghost.backbone import Backbone
 from ghost.checkpoint.source import mixer_prefix
-from ghost.config import make_settings
 from ghost.errors import CheckpointError
 from ghost.saliency.shedder import STAYS, candidate_losses, modules_to_remove, removals
+from ghost.settings import RunSettings
 from ghost.walk import Walk, walk
 from tests.models import load_stock, make_model, open_backbone, random_tokens
 
@@ -81,7 +81,7 @@ def test_as_many_modules_go_as_come_closest_to_the_budget(layers: int, kept: int
 def test_the_walk_takes_all_channels_of_a_layer_or_none_and_computes_what_is_left(
     folder: Path, backbone: Backbone, losses: dict[frozenset[int], float]
 ) -> None:
-    settings = make_settings(method="shedder", sparsity=0.5, round_to=4)
+    settings = RunSettings.make(method="shedder", sparsity=0.5, round_to=4)
     results = list(walk(backbone, TOKENS, settings))
     removed = frozenset(result.layer for result in results if not result.selection.kept_gn.any())
     assert len(removed) == 2
@@ -105,7 +105,7 @@ def loss_of(folder: Path, settings: Any) -> float:
 
 
 def test_recovery_goes_on_from_the_removed_modules(backbone: Backbone) -> None:
-    settings = make_settings(method="shedder", round_to=4, recovery="lstsq")
+    settings = RunSettings.make(method="shedder", round_to=4, recovery="lstsq")
     plain = list(walk(backbone, TOKENS, settings.model_copy(update={"recovery": "none"})))
     for result, without in zip(walk(backbone, TOKENS, settings), plain, strict=True):
         assert result.recovered is not None and result.changed is not None

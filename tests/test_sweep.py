@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from artifacts.store import open_store
-from ghost.config import RunSettings, make_settings
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import Perplexity
 from ghost.report.sweep_page import render_sweep
 from ghost.report.sweep_rows import fixed, lines
 from ghost.report.sweep_view import Channels, ModelView
+from ghost.settings import RunSettings
 from tasks.run.checkpoint import evaluate, export_checkpoint
 from tasks.run.cost import forget_peak, peak_bytes, read_usage
 from tasks.run.dense_score import keep_dense
 from tasks.run.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run.open import open_run
-from tasks.sweep.settings import RunOptions, make_options, make_sweep
+from tasks.sweep.settings import RunOptions, make_sweep
 from tests.chaos import Bench
 from tests.sweeps import options, row
 
@@ -52,7 +52,7 @@ def test_cells_go_through_the_methods_fastest_and_models_of_one_name_are_told_ap
 
 def test_the_name_of_a_sweep_is_what_was_asked_and_not_where_it_is_kept() -> None:
     def name(axes: dict[str, Any], **fields: Any) -> str:
-        return make_sweep(axes, make_options(**fields)).sweep_id
+        return make_sweep(axes, RunOptions.make(**fields)).sweep_id
 
     plain = name({})
     assert plain == name({}, store="elsewhere") == name({"methods": ["ghost", "magnitude", "random"]})
@@ -67,7 +67,7 @@ def test_the_name_of_a_sweep_is_what_was_asked_and_not_where_it_is_kept() -> Non
 )  # fmt: skip
 def test_what_no_run_takes_is_refused(axes: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        make_sweep(axes, make_options(**fields))
+        make_sweep(axes, RunOptions.make(**fields))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def dense_perplexity(given: dict[str, Any], **changes: Any) -> float:
     """The dense figure of a run up to its evaluation, by the functions of its tasks."""
-    run = open_run(make_settings(**given | changes))
+    run = open_run(RunSettings.make(**given | changes))
     for stage in (calibrate_layer, score_layer, prune_layer):
         stage.fn(run, 0)
     export_checkpoint.fn(run)
@@ -95,10 +95,10 @@ def test_the_dense_score_is_computed_once_and_taken_only_whole(bench: Bench, tmp
     record.write_bytes(whole[:digit] + (b"1" if whole[digit : digit + 1] != b"1" else b"2") + whole[digit + 1 :])
     assert dense_perplexity(given, sparsity=0.75) == first
     assert record.read_bytes() == whole, "a damaged score is computed again"
-    keep_dense(open_run(make_settings(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128))
+    keep_dense(open_run(RunSettings.make(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128))
     assert dense_perplexity(given, sparsity=0.25) == 7.5, "a score that is there is taken"
     assert dense_perplexity(given, sparsity=0.25, window=64) != 7.5, "another window"
-    seconds, peak = read_usage(open_store(tmp_path / "store"), open_run(make_settings(**given, sparsity=0.5)).keys)
+    seconds, peak = read_usage(open_store(tmp_path / "store"), open_run(RunSettings.make(**given, sparsity=0.5)).keys)
     assert 0 < seconds < 60 and peak is not None and 50e6 < peak < 8e9
 
 

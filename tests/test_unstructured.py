@@ -11,12 +11,12 @@ from torch.testing import assert_close
 
 import ghost
 from ghost.backbone import Backbone
-from ghost.config import RunSettings, make_settings
 from ghost.errors import CheckpointError, SettingsError
 from ghost.evaluation.verify import verify
 from ghost.mixer import MixerLayout
 from ghost.saliency import find_method
 from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, thin_mixer, wanda
+from ghost.settings import RunSettings
 from ghost.walk import Walk, walk
 from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers, through_report
@@ -150,7 +150,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 def settings_of(method: str, **changes: object) -> RunSettings:
-    return make_settings(method=method, round_to=4, **changes)
+    return RunSettings.make(method=method, round_to=4, **changes)
 
 
 @pytest.mark.parametrize("name", METHODS)

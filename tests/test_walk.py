@@ -15,10 +15,10 @@ from torch.testing import assert_close
 from ghost.backbone import Backbone, Layer
 from ghost.checkpoint.source import EMBEDDINGS, Checkpoint
 from ghost.checkpoint.tensors import TensorFiles
-from ghost.config import RunSettings, make_settings
 from ghost.mixer import MixerInputs, mixer_inputs
 from ghost.saliency import LayerStatistics, row_norms
 from ghost.selection import Selection
+from ghost.settings import RunSettings
 from ghost.ssd import Energies, recurrence
 from ghost.walk import LayerResult, Walk, walk
 from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits
@@ -43,7 +43,7 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     n_groups, policy = request.param
     folder = make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=2 * KEPT, n_groups=n_groups)
-    return Case(folder, open_backbone(folder), make_settings(round_to=4, policy=policy))
+    return Case(folder, open_backbone(folder), RunSettings.make(round_to=4, policy=policy))
 
 
 @pytest.fixture(scope="module")

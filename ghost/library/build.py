@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.source import EMBEDDINGS, HEAD, Checkpoint, mixer_prefix
-from ghost.config import RunSettings
 from ghost.export import changed_config
 from ghost.mixer import MixerLayout
+from ghost.pruning import Pruning
 from ghost.saliency import find_method
 from ghost.selection import Selection
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    source: Checkpoint, layers: Sequence[LayerResult], settings: RunSettings, device: torch.device
+    source: Checkpoint, layers: Sequence[LayerResult], settings: Pruning, device: torch.device
 ) -> "Mamba2ForCausalLM":
     """A `Mamba2ForCausalLM` in evaluation mode on `device`, in the source's dtypes; it shares nothing with the source.
     Where the method projects, it is a `GhostMamba2ForCausalLM`.
@@ -44,7 +44,7 @@ def build(
     return model.eval()
 
 
-def pruned_layout(source: Checkpoint, selections: Sequence[Selection], settings: RunSettings) -> MixerLayout:
+def pruned_layout(source: Checkpoint, selections: Sequence[Selection], settings: Pruning) -> MixerLayout:
     """The layout of every mixer of the pruned model. Its state is that of the fullest group, rounded up to `round_to`;
     as it was where channels, or single weights, are only zeroed."""
     layout, form = source.mixer_layout, find_method(settings.method).form

@@ -12,8 +12,9 @@ from ghost.calibration.corpus import SEPARATOR, read_text
 from ghost.calibration.tokens import load_tokenizer, sample_windows
 from ghost.checkpoint.in_memory import PLACE, LiveCheckpoint, in_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
-from ghost.config import RunSettings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CheckpointError, CorpusError, SettingsError
+from ghost.settings import RunSettings
 
 if TYPE_CHECKING:
     from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase

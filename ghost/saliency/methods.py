@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from ghost.config import RunSettings
 from ghost.errors import SettingsError
 from ghost.mixer import MixerInputs
 from ghost.saliency.coupling import ghost_joint, measure_coupling, rrqr
@@ -47,7 +46,7 @@ class Method:
         """It reads calibration text."""
         return self.needs != "weights"
 
-    def check(self, settings: RunSettings) -> None:
+    def check(self, settings: Any) -> None:
         """SettingsError where these settings don't go with the method."""
         if self.form != "sliced" and settings.soft:
             raise SettingsError(f"soft: {self.name} cuts no channels out that could be zeroed; leave --soft out")

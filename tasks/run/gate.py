@@ -4,16 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ghost.config import RunSettings
 from ghost.errors import QualityGateError
+from ghost.settings import Gate
 from tasks.run.open import Run
-
-LIMITS = ("max_perplexity", "max_perplexity_rise", "max_task_loss")
 
 
 def check_gate(run: Run) -> None:
     """QualityGateError where the stored evaluation exceeds a limit of the settings; without limits nothing is read."""
-    if all(getattr(run.settings, limit) is None for limit in LIMITS):
+    if not run.settings.limits:
         return
     results = json.loads(run.store.get(run.keys.evaluation))
     failed = failed_limits(run.settings, **results["perplexity"])
@@ -26,10 +24,10 @@ def check_gate(run: Run) -> None:
         )
 
 
-def failed_limits(settings: RunSettings, dense: float, pruned: float) -> list[str]:
+def failed_limits(gate: Gate, dense: float, pruned: float) -> list[str]:
     """What the two perplexities exceed, in words with the figures. NaN exceeds every limit that is set."""
     failed = []
-    limit, share = settings.max_perplexity, settings.max_perplexity_rise
+    limit, share = gate.max_perplexity, gate.max_perplexity_rise
     if limit is not None and not pruned <= limit:
         failed.append(f"perplexity {pruned:.6g} is over {limit:.6g} (--max-perplexity)")
     if share is not None and not (rise := pruned / dense - 1) <= share:

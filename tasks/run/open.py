@@ -20,10 +20,11 @@ from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import digest, sample_windows, tokenize
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
-from ghost.config import RunSettings, resolve_device, resolve_dtype
+from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
 from ghost.saliency import find_method
+from ghost.settings import RunSettings
 from ghost.walk import Walk
 from tasks.run.out import check_out
 from tasks.staging import local

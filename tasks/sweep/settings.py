@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import create_model
 
 from artifacts.digest import run_id
 from artifacts.schemas import FORMAT_VERSION
-from ghost.config import RunSettings, make_settings
-from ghost.errors import SettingsError
+from ghost.config import Settings
+from ghost.settings import Calibration, Evaluation, Place, Pruning, RunSettings, Source
 
 AXES = {
     "models": "model",
@@ -21,10 +21,8 @@ AXES = {
     "methods": "method",
 }
 """What varies, slowest first, and the field of RunSettings that each one sets."""
-ABOUT_PUBLISHING = ("out", "recipe", "max_")
-"""How the fields of RunSettings begin that are about one checkpoint and its publication."""
-WITHOUT_EFFECT = ("store", "evaluation_timeout")
-"""Options that change nothing in the figures, and so nothing in a sweep's name."""
+WITHOUT_EFFECT = {*Place.model_fields} - {"device"}
+"""Options that change nothing in the figures, and so nothing in a sweep's name; a GPU rounds in its own way."""
 DEFAULTS: dict[str, tuple[Any, ...]] = {
     "models": ("demo",),
     "methods": ("ghost", "magnitude", "random"),
@@ -38,12 +36,13 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
 RECOVERIES = get_args(RunSettings.model_fields["recovery"].annotation)
 _SHARED: dict[str, Any] = {
     name: (field.annotation, field)
-    for name, field in RunSettings.model_fields.items()
-    if name not in AXES.values() and not name.startswith(ABOUT_PUBLISHING)
+    for part in (Source, Pruning, Calibration, Evaluation, Place)
+    for name, field in part.model_fields.items()
+    if name not in AXES.values()
 }
 
 
-class RunOptions(create_model("RunOptionsOfASweep", __config__=ConfigDict(frozen=True, extra="forbid"), **_SHARED)):
+class RunOptions(create_model("RunOptionsOfASweep", __base__=Settings, **_SHARED)):
     """The options of `ghost run` that all cells of a sweep share."""
 
 
@@ -90,27 +89,17 @@ def make_sweep(axes: dict[str, Any], options: RunOptions) -> Sweep:
     SettingsError, of one line, where a cell can't be: a method, sparsity, length, window, seed or recovery that no run
     takes.
     """
-    from ghost.saliency import find_method  # the command line reads the options above, and must not wait for it
-
     chosen = {name: tuple(dict.fromkeys(axes.get(name) or DEFAULTS[name])) for name in AXES}
-    for method in chosen["methods"]:
-        find_method(method)
     shared = options.model_dump()
     labels = _labels(chosen["models"])
     cells = [
-        Cell(settings=make_settings(**dict(zip(AXES.values(), values, strict=True)), **shared), label=labels[values[0]])
+        Cell(
+            settings=RunSettings.make(**dict(zip(AXES.values(), values, strict=True)), **shared),
+            label=labels[values[0]],
+        )
         for values in product(*chosen.values())
     ]
     return Sweep(axes=chosen, options=shared, cells=tuple(cells))
-
-
-def make_options(**fields: object) -> RunOptions:
-    """RunOptions, with the first bad field as a SettingsError of one line."""
-    try:
-        return RunOptions.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})") from None
 
 
 def _labels(models: tuple[str, ...]) -> dict[str, str]:

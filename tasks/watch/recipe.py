@@ -6,43 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from artifacts.digest import canonical_json, record_bytes, sha256_bytes
 from artifacts.folders import open_folder
 from artifacts.store import open_store
-from ghost.config import RunSettings, make_settings
+from ghost.config import Settings
 from ghost.errors import SettingsError
 from ghost.evaluation.harness import named_tasks
-from ghost.saliency import find_method
+from ghost.settings import Gate, Place, Publication, RunSettings, Source
 
-OWN_FIELDS = ("model", "out", "recipe")
-MACHINE_FIELDS = ("store", "device", "evaluation_timeout")
-"""Settings of where and how patiently a run computes, not of what it makes: the version leaves them out."""
-PLACE_FIELDS, NAMED = ("store", "calibration", "evaluation"), ("auto", "stdlib")
+OWN_FIELDS = {*Source.model_fields, *Publication.model_fields} - {"tokenizer"}
+"""Settings that differ from one checkpoint to the next."""
+PLACES, NAMED = ("store", "calibration", "evaluation"), ("auto", "stdlib")
 VERSION_LENGTH = 8
 
 _PLACE = re.compile(r"(/|s3://)[^/].*")
 _HUB = re.compile(r"hf:[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Gate(BaseModel):
-    """Limits that a pruned model has to keep to be published."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    max_perplexity: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Highest perplexity of the pruned model."""
-    max_perplexity_rise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Highest rise of the perplexity over the dense model, as a share: 0.1 is ten percent."""
-    max_task_loss: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Highest loss on any task's main metric: 0.02 is two points of accuracy, or two percent of a perplexity."""
-
-
-class Recipe(BaseModel):
+class Recipe(Settings):
     """What a recipe file says. Impossible values are refused when the object is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
     """Name of the recipe, part of the published folders' names: lower-case letters, digits and dashes."""
@@ -78,11 +62,10 @@ class Recipe(BaseModel):
     def _possible_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         for name, value in settings.items():
             _check_name(name)
-            if name in PLACE_FIELDS:
+            if name in PLACES:
                 _check_place(name, value)
         try:
-            chosen = make_settings(**settings)
-            find_method(chosen.method)
+            chosen = RunSettings.make(**settings)
             files = named_tasks(chosen.tasks, allow_code=chosen.allow_code).files
         except SettingsError as error:
             raise ValueError(str(error)) from None
@@ -99,7 +82,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _gate_of_what_is_measured(self) -> "Recipe":
         try:
-            make_settings(**self.settings, **self.gate.model_dump(exclude_none=True))
+            RunSettings.make(**self.settings, **self.gate.limits)
         except SettingsError as error:
             raise ValueError(f"gate: {error} under settings") from None
         return self
@@ -107,15 +90,15 @@ class Recipe(BaseModel):
     @cached_property
     def chosen(self) -> dict[str, Any]:
         """The settings that differ from the defaults, as a run takes them."""
-        valid = make_settings(**self.settings).model_dump(include=set(self.settings))
+        valid = RunSettings.make(**self.settings).model_dump(include=set(self.settings))
         defaults = {name: RunSettings.model_fields[name].default for name in valid}
         return {name: valid[name] for name in valid if defaults[name] not in (valid[name], self.settings[name])}
 
     @cached_property
     def content(self) -> dict[str, Any]:
         """All that decides what becomes of a checkpoint; defaults and places are not in it."""
-        determining = {name: value for name, value in self.chosen.items() if name not in MACHINE_FIELDS}
-        return {"name": self.name, "settings": determining, "gate": self.gate.model_dump(exclude_none=True)}
+        determining = {name: value for name, value in self.chosen.items() if name not in Place.model_fields}
+        return {"name": self.name, "settings": determining, "gate": self.gate.limits}
 
     @property
     def version(self) -> str:
@@ -130,7 +113,7 @@ class Recipe(BaseModel):
     def parameters(self, model: str, out: str) -> dict[str, Any]:
         """The parameters of the run that prunes `model` and publishes to `out`."""
         own = {"model": model, "out": out, "recipe": self.label}
-        return self.chosen | self.gate.model_dump(exclude_none=True) | own
+        return self.chosen | self.gate.limits | own
 
 
 def read_recipe(address: str) -> Recipe:
@@ -143,7 +126,7 @@ def read_recipe(address: str) -> Recipe:
 
 def keep_recipe(recipe: Recipe) -> None:
     """Put what the version stands for into the store, as recipes/NAME@VERSION.json."""
-    settings = make_settings(**recipe.settings)
+    settings = RunSettings.make(**recipe.settings)
     store, key = open_store(settings.store), f"recipes/{recipe.label}.json"
     if not store.exists(key):
         store.put(key, record_bytes(recipe.content))

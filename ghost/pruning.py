@@ -1,0 +1,50 @@
+"""What a run prunes by."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ghost.config import Settings
+from ghost.saliency import METHODS, find_method
+
+
+class Pruning(Settings):
+    """Pruning: how much of the state goes, and what chooses it."""
+
+    sparsity: float = Field(default=0.5, json_schema_extra={"exclusiveMinimum": 0, "exclusiveMaximum": 1})
+    """Share of the state channels to drop, between 0 and 1."""
+    energy: float | None = Field(default=None, gt=0, lt=1)
+    """For balanced, in place of sparsity: keep as few directions as carry this share of every layer's squared Hankel
+    singular values on the dense model, such as 0.999."""
+    method: str = Field(default="ghost", json_schema_extra={"enum": [*METHODS]})
+    """What chooses the channels that go: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
+    random; balanced drops directions, shedder whole layers, wanda and sparsegpt single weights. docs/methods.md says
+    what each one is."""
+    policy: Literal["balanced", "pooled"] = "balanced"
+    """`balanced` keeps as many channels in every group; `pooled` ranks a layer's groups together, as the paper does."""
+    round_to: int = Field(default=16, ge=1)
+    """Kept channels are rounded to a multiple of this; kernels like 8 and more."""
+    soft: bool = False
+    """Zero the dropped channels instead of cutting them out: same size, for comparisons."""
+    sequential: bool = True
+    """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
+    recovery: Literal["none", "lstsq", "fit", "local"] = "none"
+    """Correct each pruned layer towards the dense one's output: `lstsq` fits out_proj by ridge regression (no
+    gradients), `fit` first fits what makes B and C by Adam, `local` takes some Adam steps on all of the layer's own
+    tensors after lstsq."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics are float64 anyway."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the calibration sample and of the method `random`."""
+
+    @field_validator("sparsity")
+    @classmethod
+    def _open_interval(cls, sparsity: float) -> float:
+        if not 0 < sparsity < 1:
+            raise ValueError(f"{sparsity} is outside (0, 1); give the share of channels to drop, such as 0.5")
+        return sparsity
+
+    @model_validator(mode="after")
+    def _goes_with_its_method(self) -> Self:
+        find_method(self.method).check(self)
+        return self
