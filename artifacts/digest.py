@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RUN_ID_LENGTH = 16
+IDENTITY_LENGTH = 16
 
 
 def canonical_json(value: Any) -> bytes:
@@ -29,9 +29,9 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_id(determinants: Mapping[str, Any]) -> str:
-    """A run's name, 16 hex digits, from everything that determines its result."""
-    return sha256_bytes(canonical_json(dict(determinants)))[:RUN_ID_LENGTH]
+def identity(determinants: Mapping[str, Any]) -> str:
+    """A name of 16 hex digits for what these values determine: a pruning, a run, a sweep, a score."""
+    return sha256_bytes(canonical_json(dict(determinants)))[:IDENTITY_LENGTH]
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

@@ -1,8 +1,12 @@
 """Where each artifact of a run lies: full keys from the store's root, '/' between segments."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from artifacts.errors import StoreError
+
+RUNS, PRUNINGS = "runs/", "prunings/"
+"""Below these, each run and each pruning has a folder of its own."""
 
 
 def check_key(key: str) -> None:
@@ -32,15 +36,11 @@ class RunKeys:
 
     @property
     def root(self) -> str:
-        return f"runs/{self.run_id}"
+        return f"{RUNS}{self.run_id}"
 
     @property
     def run(self) -> str:
         return f"{self.root}/run.json"
-
-    @property
-    def tokens(self) -> str:
-        return f"{self.root}/calibration/tokens.parquet"
 
     @property
     def checkpoint(self) -> str:
@@ -52,8 +52,8 @@ class RunKeys:
         return f"{self.root}/evaluation/results.json"
 
     @property
-    def tasks(self) -> str:
-        """Only in runs that were given tasks."""
+    def benchmarks(self) -> str:
+        """Only in runs that were given lm-eval's tasks."""
         return f"{self.root}/evaluation/tasks.parquet"
 
     @property
@@ -63,6 +63,37 @@ class RunKeys:
     @property
     def manifest(self) -> str:
         return f"{self.root}/manifest.json"
+
+    @property
+    def timings(self) -> str:
+        return f"{self.root}/timings.json"
+
+    def stage(self, stage: str) -> str:
+        """The record of a stage after the layers."""
+        return f"{self.root}/stages/{stage}.json"
+
+
+@dataclass(frozen=True)
+class PruningKeys:
+    """The keys of what all runs share that prune alike, below `root`."""
+
+    root: str
+
+    @classmethod
+    def of(cls, prune_id: str) -> Self:
+        return cls(f"{PRUNINGS}{prune_id}")
+
+    @property
+    def prune_id(self) -> str:
+        return self.root.removeprefix(PRUNINGS)
+
+    @property
+    def pruning(self) -> str:
+        return f"{self.root}/pruning.json"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.root}/calibration/tokens.parquet"
 
     @property
     def timings(self) -> str:

@@ -4,10 +4,11 @@ Not named flows/ghost.py: a worker puts this folder first on sys.path, and that 
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.runtime import deployment, flow_run
 
 from flows.failures import failing_in_one_line
@@ -15,13 +16,14 @@ from flows.options import flow_parameters
 from flows.summary import as_markdown, headline
 from ghost.errors import SettingsError
 from ghost.settings import RunSettings
-from tasks import progress
-from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
+from tasks.run.evaluation import evaluate
+from tasks.run.export import export_checkpoint
 from tasks.run.finish import finish
-from tasks.run.layer_log import Story
-from tasks.run.layers import calibrate_layer, prune_layer, score_layer
-from tasks.run.open import open_run
+from tasks.run.layer_log import LayerLog
+from tasks.run.layers import PrunedLayer, calibrate_layer, prune_layer, score_layer
+from tasks.run.open import Run, open_run, write_records
 from tasks.run.page import RunPage
+from tasks.run.report import report, summarise
 
 
 def run_name() -> str:
@@ -30,34 +32,51 @@ def run_name() -> str:
     return f"{Path(given['model']).name}: {given['method']} at {given['sparsity']}"
 
 
-@flow(name="ghost", flow_run_name=run_name)
-@failing_in_one_line
-@flow_parameters(RunSettings)
-def ghost(settings: RunSettings) -> dict[str, Any]:
-    """Prune the recurrent state of a Mamba2 checkpoint; layers that the store has already are taken from it."""
-    started = time.perf_counter()
-    check_places(settings)
-    run = open_run(settings)
-    progress.current().start(run.source.layers, 0 if run.was_finished else 2 * (len(run.evaluation_tokens) - 1))
-    run_page = RunPage()
-    story = Story(run, run_page)
-    for layer in range(run.source.layers):
-        with story.layer(layer):
-            calibrate_layer(run, layer)
-            score_layer(run, layer)
-            prune_layer(run, layer)
-    export_checkpoint(run)
-    evaluate(run)
-    report(run)
-    checkpoint, page = finish(run), run.store.locate(run.keys.report)
-    summary, cached = summarise(run), len(run.cached)
-    run_page.markdown("ghost-summary", as_markdown(summary, checkpoint, page), headline(summary))
-    return summary | {
-        "checkpoint": checkpoint,
-        "page": page,
-        "layers": {"computed": run.source.layers - cached, "cached": cached},
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+def ghost_flow(opened: Callable[[RunSettings], Run] = open_run) -> Flow[..., dict[str, Any]]:
+    """The flow, with what opens its run: the command line has opened it before Prefect starts, and watches it."""
+
+    @flow(name="ghost", flow_run_name=run_name)
+    @failing_in_one_line
+    @flow_parameters(RunSettings)
+    def ghost(settings: RunSettings) -> dict[str, Any]:
+        """Prune the recurrent state of a Mamba2 checkpoint; layers that the store has already are taken from it."""
+        started = time.perf_counter()
+        check_places(settings)
+        result = _stages(opened(settings), RunPage())
+        return result | {"seconds": round(time.perf_counter() - started, 1)}
+
+    return ghost
+
+
+ghost = ghost_flow()
+
+
+def _stages(run: Run, page: RunPage) -> dict[str, Any]:
+    """Every stage in order; each is given what the ones before it found."""
+    records = write_records(run)
+    layers = _layers(run, LayerLog(run, page))
+    exported = export_checkpoint(run, layers)
+    evaluated = evaluate(run, layers, exported)
+    reported = report(run, layers, evaluated)
+    checkpoint = finish(run, records, layers, exported, evaluated, reported)
+    summary, report_page = summarise(run, evaluated), run.store.locate(run.keys.report)
+    page.markdown("ghost-summary", as_markdown(summary, checkpoint, report_page), headline(summary))
+    cached = sum(layer.cached for layer in layers)
+    counts = {"layers": {"computed": len(layers) - cached, "cached": cached}}
+    return summary | counts | {"checkpoint": checkpoint, "page": report_page}
+
+
+def _layers(run: Run, log: LayerLog) -> list[PrunedLayer]:
+    layers: list[PrunedLayer] = []
+    run.progress.start(run.source.layers)
+    for number in range(run.source.layers):
+        started = time.perf_counter()
+        chain = layers[-1].record.digest if layers else run.pruning.prune_id
+        statistics = calibrate_layer(run, number, chain)
+        selection = score_layer(run, number, statistics)
+        layers.append(prune_layer(run, number, chain, statistics, selection))
+        log.done(number, layers[-1], time.perf_counter() - started)
+    return layers
 
 
 def check_places(settings: RunSettings) -> None:

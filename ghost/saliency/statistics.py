@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ghost.errors import CheckpointError
@@ -35,6 +36,14 @@ class LayerStatistics:
             for name in ("energy_gn", "controllability_gn", "observability_gn")
         }
         return replace(self, **means, tokens=sums.tokens)
+
+    def energy_dropped(self, kept_gn: Tensor) -> float | None:
+        """Share of the squared saliency that lies in channels that are not kept (bool (g, n)); None where the method
+        measures no energy."""
+        if self.energy_gn is None:
+            return None
+        total = self.energy_gn.sum()
+        return float(torch.where(kept_gn, 0, self.energy_gn).sum() / total) if total else 0.0
 
 
 def finite(statistic: Tensor, what: str, where: str) -> Tensor:

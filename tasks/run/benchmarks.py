@@ -21,28 +21,29 @@ SUMMARY = "tasks"
 """Name of the text in the table's metadata that holds the summary, as JSON."""
 
 
-def task_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any], dict[str, str]]:
+def benchmark_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any], dict[str, str]]:
     """`tasks` of results.json, and the sha256 of tasks.parquet by name; both empty for a run without tasks.
 
     Taken from the store where they are done under this chain. EvaluationError where lm-eval hangs or dies, GhostError
     with its reason where it can't run a task.
     """
-    if not run.tasks.names:
+    if not run.benchmarks.names:
         return {}, {}
-    record = read_stage(run.store, run.keys, STAGE, chain)
-    if record is None:
-        with timed(run, STAGE):
-            digest = run.store.put(run.keys.tasks, _table(run, _found(run, pruned)))
-        record = write_stage(run.store, run.keys, STAGE, chain, {TABLE: digest})
-    summary = metadata(decode(run.store.get(run.keys.tasks), EVALUATION))[SUMMARY]
-    return {"tasks": json.loads(summary)}, record.files
+    if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
+        table = decode(run.store.get(run.keys.benchmarks, record.files[TABLE]), EVALUATION)
+        return {"tasks": json.loads(metadata(table)[SUMMARY])}, record.files
+    with timed(run, run.keys.timings, STAGE):
+        found = _found(run, pruned)
+    summary = _summary(run, found)
+    digest = run.store.put(run.keys.benchmarks, _table(found, summary))
+    return {"tasks": summary}, write_stage(run.store, run.keys, STAGE, chain, {TABLE: digest}).files
 
 
 def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:
     job = TaskJob(
         models={"dense": str(run.source.folder), "pruned": str(pruned)},
         tokenizer=run.tokenizer,
-        tasks=run.tasks,
+        tasks=run.benchmarks,
         limit=run.settings.limit,
         seed=run.settings.seed,
         device=str(run.backbone.device),
@@ -52,8 +53,13 @@ def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:
     return run_tasks_apart(job, run.settings.evaluation_timeout)
 
 
-def _table(run: Run, found: dict[str, dict[str, Any]]) -> bytes:
-    """The rows of `ghost eval`; what they have no column for is in the metadata."""
+def _summary(run: Run, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`tasks` of results.json."""
     settings = {"limit": run.settings.limit, "seed": run.settings.seed, "protocol": harness.PROTOCOL}
-    summary = json.dumps({"scores": rows.side_by_side(found)} | settings)
-    return encode(pa.Table.from_pylist(list(rows.of_tasks(found)), EVALUATION), EVALUATION, {SUMMARY: summary})
+    return {"scores": rows.side_by_side(found)} | settings
+
+
+def _table(found: dict[str, dict[str, Any]], summary: dict[str, Any]) -> bytes:
+    """The rows of `ghost eval`; what they have no column for is in the metadata."""
+    table = pa.Table.from_pylist(list(rows.of_tasks(found)), EVALUATION)
+    return encode(table, EVALUATION, {SUMMARY: json.dumps(summary)})

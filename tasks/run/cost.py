@@ -1,4 +1,4 @@
-"""What a run cost: seconds by stage, and the most memory that it took. Both lie in its timings.json."""
+"""What a pruning cost: seconds by stage, and the most memory that it took. Both lie in its timings.json."""
 
 import ctypes
 import gc
@@ -11,14 +11,13 @@ import torch
 
 from artifacts.claims import read
 from artifacts.digest import parse_object
-from artifacts.keys import RunKeys
+from artifacts.keys import PruningKeys
 from artifacts.manifest import merge_timings
 from artifacts.store import Store
 from tasks.run.open import Run
 
 PEAK = "peak memory, bytes"
 """Beside the seconds in timings.json, which is where a run keeps what differs from one time to the next."""
-NOT_OF_THE_METHOD = (PEAK, "evaluate")
 RESET_PEAK = "5"
 """Written to clear_refs, it sets the peak of a process to what it holds now (man 5 proc)."""
 
@@ -36,8 +35,8 @@ def forget_peak() -> None:
 
 def note_peak(run: Run) -> None:
     """Note the most memory taken so far; a run that was interrupted keeps the larger one."""
-    known = parse_object(read(run.store, run.keys.timings)) or {}
-    merge_timings(run.store, run.keys, {PEAK: max(peak_bytes(run.backbone.device), known.get(PEAK, 0))})
+    known = parse_object(read(run.store, run.pruning.timings)) or {}
+    merge_timings(run.store, run.pruning.timings, {PEAK: max(peak_bytes(run.backbone.device), known.get(PEAK, 0))})
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -51,9 +50,9 @@ def peak_bytes(device: torch.device) -> int:
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def read_usage(store: Store, keys: RunKeys) -> tuple[float, int | None]:
-    """Seconds that the run took without its evaluation, which is the same for every method; and its peak in bytes."""
+def read_cost(store: Store, keys: PruningKeys) -> tuple[float, int | None]:
+    """Seconds that the pruning took, without export and evaluation, which cost the same for every method; and its peak
+    in bytes."""
     found = {k: v for k, v in (parse_object(read(store, keys.timings)) or {}).items() if isinstance(v, int | float)}
-    peak = found.get(PEAK)
-    seconds = sum(value for stage, value in found.items() if stage not in NOT_OF_THE_METHOD)
-    return round(seconds, 3), None if peak is None else int(peak)
+    peak = found.pop(PEAK, None)
+    return round(sum(found.values()), 3), None if peak is None else int(peak)

@@ -6,13 +6,9 @@ import torch
 
 from artifacts import keys
 from artifacts.claims import read
-from artifacts.digest import canonical_json, parse_record, record_bytes, run_id, sha256_bytes
+from artifacts.digest import canonical_json, parse_record, record_bytes, identity, sha256_bytes
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
-from tasks.run.open import Run
-
-SHARED = ("format", "checkpoint", "evaluation", "device", "dtype", "window")
-"""What the score depends on, of what determines a run."""
-
+from tasks.run.open import Run, numerics
 
 def find_dense(run: Run) -> Perplexity | None:
     """The dense model's score, if the store has it, whole, of this model, text, window, device and precision.
@@ -32,13 +28,13 @@ def keep_dense(run: Run, score: Perplexity) -> None:
 
 
 def _key(run: Run) -> str:
-    return keys.dense_score(run_id(_depends_on(run)))
+    return keys.dense_score(identity(_depends_on(run)))
 
 
 def _depends_on(run: Run) -> dict[str, Any]:
+    text = {"evaluation": run.determinants["evaluation"], "window": run.settings.window, "protocol": PROTOCOL}
     # Sums depend on how threads share them out, in their last digits.
-    more = {"threads": torch.get_num_threads(), "protocol": PROTOCOL}
-    return {name: run.determinants[name] for name in SHARED} | more
+    return {"checkpoint": run.source.digest, "threads": torch.get_num_threads()} | text | numerics(run)
 
 
 def _record(run: Run, score: dict[str, Any]) -> dict[str, Any]:

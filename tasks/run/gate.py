@@ -1,6 +1,5 @@
 """The quality gate: whether a pruned model is good enough to be published."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,8 @@ from ghost.settings import Gate
 from tasks.run.open import Run
 
 
-def check_gate(run: Run) -> None:
-    """QualityGateError where the stored evaluation exceeds a limit of the settings; without limits nothing is read."""
-    if not run.settings.limits:
-        return
-    results = json.loads(run.store.get(run.keys.evaluation))
+def check_gate(run: Run, results: Mapping[str, Any]) -> None:
+    """QualityGateError where the evaluation's results exceed a limit of the settings."""
     failed = failed_limits(run.settings, **results["perplexity"])
     if run.settings.max_task_loss is not None:
         failed += failed_tasks(run.settings.max_task_loss, results["tasks"]["scores"])

@@ -1,8 +1,6 @@
 """What a run tells while it walks through the layers: a line in the log, a table, and how far it is."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -11,36 +9,29 @@ from prefect.logging import get_run_logger
 
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
-from tasks import progress
-from tasks.run.layers import energy_dropped
+from tasks.run.layers import PrunedLayer
 from tasks.run.open import Run
 from tasks.run.page import RunPage
-from tasks.tables import read_selection, read_statistics
 
 MB = 1_000_000
 
 
-class Story:
+class LayerLog:
     """Tells the run page, the log and the console about the layers of one run."""
 
     def __init__(self, run: Run, page: RunPage) -> None:
         self._run, self._page = run, page
         self._move(0)
 
-    @contextmanager
-    def layer(self, layer: int) -> Iterator[None]:
-        """Around a layer's tasks; tells of it once they are done."""
-        started = time.perf_counter()
-        yield
-        seconds, memory = time.perf_counter() - started, memory_mb(self._run.backbone.device)
-        statistics = read_statistics(self._run.store, self._run.keys, layer)
-        selection = read_selection(self._run.store, self._run.keys, layer)
-        state = "cached" if layer in self._run.cached else "computed"
-        get_run_logger().info(log_line(layer, seconds, memory, state, statistics, selection))
-        told = f"{'cached, ' if state == 'cached' else ''}{_outcome(statistics, selection)}"
-        progress.current().layer(f"layer {layer:02d} {told}")
-        self._page.table(f"ghost-layer-{layer:02d}", table_rows(statistics, selection, seconds, memory), told)
-        self._move(layer + 1)
+    def done(self, number: int, layer: PrunedLayer, seconds: float) -> None:
+        """The layer is done, after so many seconds."""
+        statistics, selection = layer.statistics, layer.selection
+        memory, state = memory_mb(self._run.backbone.device), "cached" if layer.cached else "computed"
+        get_run_logger().info(log_line(number, seconds, memory, state, statistics, selection))
+        outcome = f"{'cached, ' if layer.cached else ''}{_outcome(statistics, selection)}"
+        self._run.progress.layer(f"layer {number:02d} {outcome}")
+        self._page.table(f"ghost-layer-{number:02d}", table_rows(statistics, selection, seconds, memory), outcome)
+        self._move(number + 1)
 
     def _move(self, done: int) -> None:
         layers = self._run.source.layers
@@ -57,7 +48,7 @@ def log_line(
     layer: int, seconds: float, memory: float, state: str, statistics: LayerStatistics, selection: Selection
 ) -> str:
     """A layer as one line of logfmt: keys and values without spaces, the same keys for every layer."""
-    dropped = energy_dropped(statistics, selection)
+    dropped = statistics.energy_dropped(selection.kept_gn)
     values = {
         "layer": f"{layer:02d}",
         "seconds": f"{seconds:.2f}",
@@ -73,7 +64,7 @@ def log_line(
 def _outcome(statistics: LayerStatistics, selection: Selection) -> str:
     """Short enough for a card on the run page."""
     message = f"keeps {int(selection.kept_gn.sum())} of {selection.kept_gn.numel()}"
-    dropped = energy_dropped(statistics, selection)
+    dropped = statistics.energy_dropped(selection.kept_gn)
     return message if dropped is None else f"{message}, energy -{dropped:.2%}"
 
 

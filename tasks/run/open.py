@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifacts.digest import run_id, sha256_file
-from artifacts.folders import SCHEME
-from artifacts.keys import RunKeys
-from artifacts.manifest import LayerRecord, check_run_format, finished, write_run
+from artifacts.claims import holds
+from artifacts.digest import identity, sha256_bytes, sha256_file
+from artifacts.keys import PruningKeys, RunKeys
+from artifacts.manifest import write_record
 from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
@@ -23,31 +23,22 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
-from ghost.saliency import find_method
+from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.walk import Walk
+from tasks.naming import display_name
+from tasks.progress import SILENT, Progress
 from tasks.run.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
 
-METHOD_FIELDS = (
-    "sparsity",
-    "energy",
-    "method",
-    "policy",
-    "round_to",
-    "soft",
-    "sequential",
-    "recovery",
-    "seed",
-    "window",
-)
-
 
 class Run:
-    """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside.
+    """One run, opened: settings, store, model, texts, and the walk through the model. What the stages find out they hand
+    to each other; nothing of it is kept here. A plain class: Prefect must not look inside.
 
     `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
+    `pruning` are the keys of what all runs that prune alike share, `keys` those of this run.
     """
 
     def __init__(
@@ -58,51 +49,26 @@ class Run:
         tokenizer: str,
         calibration_bl: Tensor,
         text: Tensor,
-        tasks: TaskList,
+        benchmarks: TaskList,
+        progress: Progress,
     ) -> None:
         device = resolve_device(settings.device)
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
-        self.calibration_bl, self.evaluation_tokens, self.tasks = calibration_bl, text, tasks
+        self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
         self.walk = Walk(self.backbone, calibration_bl, settings)
-        self.determinants = _determinants(self)
-        self.keys = RunKeys(run_id(self.determinants))
-        self.records: dict[int, LayerRecord] = {}
-        self.cached: set[int] = set()
-        self.was_finished = finished(store, self.keys)
-
-    def chain(self, layer: int) -> str:
-        """What layer's content depends on: the layer before it, or the run's own determinants."""
-        return self.records[layer - 1].digest if layer else self.keys.run_id
-
-    def done(self, layer: int, record: LayerRecord, *, cached: bool) -> None:
-        self.records[layer] = record
-        if cached:
-            self.cached.add(layer)
+        self.progress = progress
+        self.prune_determinants = _prune_determinants(self)
+        self.pruning = PruningKeys.of(identity(self.prune_determinants))
+        self.determinants = {"prune_id": self.pruning.prune_id} | _evaluation_determinants(self)
+        self.keys = RunKeys(identity(self.determinants))
 
 
-_waiting: dict[RunSettings, Run] = {}
-
-
-def open_ahead(settings: RunSettings) -> None:
-    """Open a run for the `open_run` that follows in this process: whatever is wrong with model, texts or store then
-    shows before a Prefect server has to start."""
-    _waiting[settings] = _open(settings)
-
-
-def open_run(settings: RunSettings) -> Run:
-    """Open model, texts and store; write run.json and the calibration tokens. Raises GhostError or ArtifactError."""
-    run = _waiting.pop(settings, None) or _open(settings)
-    if not run.was_finished:
-        write_run(run.store, run.keys, _record(run))
-        run.store.put(run.keys.tokens, encode(token_columns(run.calibration_bl), TOKENS))
-    return run
-
-
-def _open(settings: RunSettings) -> Run:
-    find_method(settings.method)
+def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
+    """Open model, texts and store, and store nothing yet. Raises GhostError or ArtifactError for whatever is wrong with
+    them."""
     resolve_device(settings.device)
-    tasks = _tasks(settings)
+    benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
     calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
@@ -114,13 +80,24 @@ def _open(settings: RunSettings) -> Run:
             f"give --window {max(2, len(text) - 1)} or less, or a longer text"
         )
     check_vocabulary(source, torch.cat([calibration, text]))
-    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text, tasks)
-    check_run_format(run.store, run.keys)
+    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text, benchmarks, progress)
     check_out(settings.out, run.keys.run_id)
     return run
 
 
-def _tasks(settings: RunSettings) -> TaskList:
+def write_records(run: Run) -> dict[str, str]:
+    """run.json, pruning.json and the calibration tokens, where the store does not have them; their digests by key."""
+    tokens = encode(token_columns(run.calibration_bl), TOKENS)
+    if not holds(run.store, run.pruning.tokens, sha256_bytes(tokens)):
+        run.store.put(run.pruning.tokens, tokens)
+    return {
+        run.keys.run: write_record(run.store, run.keys.run, _record(run)),
+        run.pruning.pruning: write_record(run.store, run.pruning.pruning, _pruning_record(run)),
+        run.pruning.tokens: sha256_bytes(tokens),
+    }
+
+
+def _benchmarks(settings: RunSettings) -> TaskList:
     """The tasks that are asked for, all of them known to lm-eval, which is here."""
     tasks = parse_tasks(settings.tasks, allow_code=settings.allow_code, fetch=lambda path: local(path, "text"))
     if tasks.names:
@@ -136,49 +113,45 @@ def _tokenizer(spec: str) -> str:
     return tokenizer
 
 
-def _determinants(run: Run) -> dict[str, Any]:
-    """Everything that the result's bytes depend on; paths and names are not among it."""
-    settings, tasks = run.settings, _task_determinants(run)
-    return (
-        {
-            "format": FORMAT_VERSION,
-            "checkpoint": run.source.digest,
-            "calibration": digest(run.calibration_bl),
-            "evaluation": digest(run.evaluation_tokens),
-            "device": run.backbone.device.type,
-            "dtype": str(run.backbone.dtype).removeprefix("torch."),
-        }
-        | {name: getattr(settings, name) for name in METHOD_FIELDS}
-        | tasks
-    )
+def _prune_determinants(run: Run) -> dict[str, Any]:
+    """Everything that the pruned layers' bytes depend on; paths and names are not among it."""
+    inputs = {"checkpoint": run.source.digest, "calibration": digest(run.calibration_bl)}
+    return {"format": FORMAT_VERSION} | inputs | run.settings.part(Pruning).digested() | numerics(run)
 
 
-def _task_determinants(run: Run) -> dict[str, Any]:
-    """Nothing for a run without tasks, which keeps the id that it had before there were any."""
-    if not run.tasks.names:
-        return {}
-    files = {name: sha256_file(Path(path)) for name, path in run.tasks.files.items()}
-    return {"tasks": {"names": list(run.tasks.names), "files": files, "limit": run.settings.limit}}
+def numerics(run: Run) -> dict[str, str]:
+    """What rounds: precision, kind of device, and whose code computes."""
+    dtype = str(run.backbone.dtype).removeprefix("torch.")
+    code = {"ghost": version("ghost-ssm"), "torch": torch.__version__, "transformers": version("transformers")}
+    return {"dtype": dtype, "device": run.backbone.device.type} | code
+
+
+def _evaluation_determinants(run: Run) -> dict[str, Any]:
+    """What the figures depend on beside the pruning."""
+    asked, files = run.benchmarks, {n: sha256_file(Path(path)) for n, path in run.benchmarks.files.items()}
+    tasks = {"names": list(asked.names), "files": files, "limit": run.settings.limit} if asked.names else None
+    return {"evaluation": digest(run.evaluation_tokens), "window": run.settings.window, "tasks": tasks}
 
 
 def _record(run: Run) -> dict[str, Any]:
     """run.json: the determinants, and where they came from by name; no paths of this machine."""
     return {
         "run_id": run.keys.run_id,
+        "prune_id": run.pruning.prune_id,
         "determinants": run.determinants,
         "model": display_name(run.settings.model),
         "calibration": corpus_record(run),
         "evaluation": {"corpus": display_name(run.settings.evaluation), "tokens": len(run.evaluation_tokens)},
-        "versions": {"ghost": version("ghost-ssm"), "torch": torch.__version__, "python": platform.python_version()},
+        "python": platform.python_version(),
     }
+
+
+def _pruning_record(run: Run) -> dict[str, Any]:
+    """pruning.json: of what is the same for all runs that prune alike."""
+    return {"prune_id": run.pruning.prune_id, "determinants": run.prune_determinants}
 
 
 def corpus_record(run: Run) -> dict[str, Any]:
     settings = run.settings
     sample = {"samples": settings.samples, "length": settings.length, "seed": settings.seed}
     return {"corpus": display_name(settings.calibration)} | sample
-
-
-def display_name(spec: str) -> str:
-    """A model or corpus by name: hub names whole, paths and s3:// addresses without their folders."""
-    return Path(spec).name if Path(spec).exists() or spec.startswith(("/", ".", "~", SCHEME)) else spec

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import create_model
 
-from artifacts.digest import run_id
+from artifacts.digest import identity
 from artifacts.schemas import FORMAT_VERSION
 from ghost.config import Settings
 from ghost.settings import Calibration, Evaluation, Place, Pruning, RunSettings, Source
@@ -80,7 +80,7 @@ class Sweep:
     def sweep_id(self) -> str:
         """16 hex digits of what was asked for, wherever it is kept."""
         asked = {name: value for name, value in self.options.items() if name not in WITHOUT_EFFECT}
-        return run_id({"format": FORMAT_VERSION, "axes": {k: list(v) for k, v in self.axes.items()}, "options": asked})
+        return identity({"format": FORMAT_VERSION, "axes": {k: list(v) for k, v in self.axes.items()}, "options": asked})
 
 
 def make_sweep(axes: dict[str, Any], options: RunOptions) -> Sweep:

@@ -1,0 +1,101 @@
+"""Evaluation: perplexity of the dense and the pruned model by the same code, sizes and lm-eval's benchmarks beside it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.client.schemas.objects import State
+
+from artifacts.stages import StageRecord, read_stage, write_stage
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.errors import EvaluationError
+from ghost.evaluation.perplexity import PROTOCOL, Perplexity
+from tasks.naming import display_name
+from tasks.run.benchmarks import benchmark_scores
+from tasks.run.cost import note_peak
+from tasks.run.dense_score import find_dense, keep_dense
+from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.run.export import Exported
+from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
+from tasks.run.open import Run
+
+STATE_ELEMENT_BYTES = 4
+"""Runtimes keep the recurrent state in fp32, whatever the weights are."""
+STAGE = "evaluation"
+RESULTS = "evaluation/results.json"
+
+
+class Evaluated:
+    """The figures of a run, and the record that vouches for them. Prefect must not look inside."""
+
+    def __init__(self, record: StageRecord, results: dict[str, Any]) -> None:
+        self.record, self.results = record, results
+
+
+@task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
+def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> State[Any]:
+    """Both models' figures, to evaluation/results.json. Hands on what was Evaluated."""
+    key, chain = run.keys.evaluation, exported.record.digest
+    if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
+        results = json.loads(run.store.get(key, record.files[RESULTS]))
+        return ended(Evaluated(record, results), key, cached=True)
+    note_peak(run)
+    with timed(run, run.keys.timings, STAGE):
+        folder = exported.folder(run)
+        benchmarks, files = benchmark_scores(run, folder, chain)
+        results = _results(run, layers, folder) | benchmarks
+        digest = run.store.put(key, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
+    record = write_stage(run.store, run.keys, STAGE, chain, {RESULTS: digest} | files)
+    return ended(Evaluated(record, results), key)
+
+
+def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str, Any]:
+    pruned = open_checkpoint(folder)
+    scores = _scores(run, pruned)
+    layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
+    corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
+    return {
+        "perplexity": {name: score.perplexity for name, score in scores.items()},
+        "nll": {name: score.nll for name, score in scores.items()},
+        "state_bytes": {
+            name: len(layers) * layout.state_elements * STATE_ELEMENT_BYTES for name, layout in layouts.items()
+        },
+        "d_state": {name: layout.d_state for name, layout in layouts.items()},
+        "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
+        "layers": len(layers),
+        "channels": sum(layer.selection.kept_gn.numel() for layer in layers),
+        "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
+        "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
+    }
+
+
+def _scores(run: Run, pruned: Checkpoint) -> dict[str, Perplexity]:
+    """Of both; the dense one from the store, where another run on this text has left it."""
+    if (dense := find_dense(run)) is not None:
+        return {"dense": dense} | _evaluated(run, {"pruned": pruned})
+    scores = _evaluated(run, {"dense": run.source, "pruned": pruned})
+    keep_dense(run, scores["dense"])
+    return scores
+
+
+def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]:
+    job = Job(
+        models={name: str(model.folder) for name, model in models.items()},
+        window=run.settings.window,
+        device=str(run.backbone.device),
+        dtype=str(run.backbone.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if run.backbone.device.type == "cuda":
+        torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it
+    run.progress.evaluation(len(models) * (len(run.evaluation_tokens) - 1))
+    try:
+        return evaluate_apart(job, run.evaluation_tokens, run.settings.evaluation_timeout, run.progress.evaluated)
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"{error}; the pruned checkpoint is stored already, in {run.store.locate(run.keys.checkpoint)}: started "
+            "again, the run takes it and the layers from there"
+        ) from None

@@ -1,0 +1,68 @@
+"""The report: the page of the run; model card and figures into the checkpoint. Made anew unless the manifest lists it
+beside the very figures and layers that it is made from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import task
+from prefect.client.schemas.objects import State
+
+from artifacts.claims import holds
+from artifacts.manifest import read_manifest
+from ghost.export import PROVENANCE
+from ghost.pruning import Pruning
+from ghost.report.card import model_card
+from ghost.report.layers import ENERGIES, NORMS, LayerView
+from ghost.report.methods import unit
+from ghost.report.page import render
+from tasks.naming import display_name
+from tasks.run.evaluation import Evaluated
+from tasks.run.export import CARD, provenance
+from tasks.run.layers import OPTIONS, PrunedLayer, ended
+from tasks.run.open import Run, corpus_record
+
+
+@task(name="report", task_run_name="report", **OPTIONS)
+def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> State[Any]:
+    """The page to report/index.html, model card and ghost.json into checkpoint/. Hands on their digests by key."""
+    key = run.keys.report
+    keys = (key, f"{run.keys.checkpoint}/{CARD}", f"{run.keys.checkpoint}/{PROVENANCE}")
+    if (made := _made_before(run, keys, layers, evaluated)) is not None:
+        return ended(made, key, cached=True)
+    summary = summarise(run, evaluated)
+    page = render(summary, [_view(run, number, layer) for number, layer in enumerate(layers)])
+    figures = json.dumps(provenance(run, layers) | {"figures": summary}, ensure_ascii=False) + "\n"
+    texts = zip(keys, (page, model_card(summary), figures), strict=True)
+    return ended({key: run.store.put(key, text.encode()) for key, text in texts}, key)
+
+
+def _made_before(
+    run: Run, keys: Sequence[str], layers: Sequence[PrunedLayer], evaluated: Evaluated
+) -> Mapping[str, str] | None:
+    """The digests of what the manifest lists under these keys, if all of it is there and made from these inputs."""
+    listed = read_manifest(run.store, run.keys) or {}
+    inputs = {run.pruning.layer(number): layer.record.digest for number, layer in enumerate(layers)}
+    inputs[run.keys.stage("evaluation")] = evaluated.record.digest
+    made = {key: listed.get(key, "") for key in keys}
+    current = all(listed.get(key) == digest for key, digest in inputs.items())
+    return made if current and all(holds(run.store, key, digest) for key, digest in made.items()) else None
+
+
+def summarise(run: Run, evaluated: Evaluated) -> dict[str, Any]:
+    """Settings and results in one object of plain values, the same for the same inputs."""
+    named = {"run_id": run.keys.run_id, "model": display_name(run.settings.model)}
+    return named | run.settings.part(Pruning).digested() | {"calibration": corpus_record(run)} | evaluated.results
+
+
+def _view(run: Run, number: int, layer: PrunedLayer) -> LayerView:
+    of_channels = () if unit(run.settings.method) == "direction" else (*ENERGIES, *NORMS)
+    found = {name: getattr(layer.statistics, f"{name}_gn") for name in of_channels}
+    return LayerView(
+        layer=number,
+        saliency_gn=layer.selection.saliency_gn.numpy(),
+        kept_gn=layer.selection.kept_gn.numpy(),
+        energy_dropped=layer.statistics.energy_dropped(layer.selection.kept_gn),
+        measured={name: tensor.numpy() for name, tensor in found.items() if tensor is not None},
+        recovery=layer.record.note and layer.record.note.removeprefix("recovery "),
+    )
