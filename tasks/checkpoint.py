@@ -73,7 +73,7 @@ def _export(run: Run) -> dict[str, str]:
 
 
 def _stored(run: Run, layer: int) -> Weights:
-    return load(run.store.get(run.keys.weights(layer)))
+    return load(run.store.get(run.keys.weights(layer), run.records[layer].files["weights.safetensors"]))
 
 
 def _selections(run: Run) -> list[Selection]:
@@ -159,7 +159,7 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
 def checkpoint_folder(run: Run) -> Path:
     """The stored checkpoint as a local folder."""
     keys = run.store.list(f"{run.keys.checkpoint}/")
-    return [run.store.fetch(key).parent for key in keys][-1]
+    return [run.store.fetch(key, run.store.sha256(key)).parent for key in keys][-1]
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def summarise(run: Run) -> dict[str, Any]:
     fields = ("method", "sparsity", "policy", "soft", "sequential", "recovery", "energy")
     named = {"run_id": run.keys.run_id, "model": display_name(settings.model)}
     chosen = {name: getattr(settings, name) for name in fields} | {"calibration": corpus_record(run)}
-    return named | chosen | json.loads(run.store.get(run.keys.evaluation))
+    return named | chosen | json.loads(run.store.get(run.keys.evaluation, run.store.sha256(run.keys.evaluation)))
 
 
 @task(name="report", task_run_name="report", **OPTIONS)
@@ -201,6 +201,8 @@ def _view(run: Run, layer: int) -> LayerView:
 
 def _recovery(run: Run, layer: int) -> str | None:
     """What recovery came to, as the pruned mixer's own file says."""
-    with safe_open(run.store.fetch(run.keys.weights(layer)), "pt") as mixer:
+    with safe_open(
+        run.store.fetch(run.keys.weights(layer), run.records[layer].files["weights.safetensors"]), "pt"
+    ) as mixer:
         told = (mixer.metadata() or {}).get("recovery")
     return told and told.removeprefix("recovery ")

@@ -1,9 +1,8 @@
 """The end of a run: its manifest, and the checkpoint where the user wants it."""
 
-from artifacts.manifest import write_manifest
+from artifacts.manifest import listed, write_manifest
 from artifacts.publish import publish
 from ghost.export import PROVENANCE
-from tasks.checkpoint import checkpoint_folder
 from tasks.gate import check_gate
 from tasks.out import check_out
 from tasks.run import Run, display_name
@@ -22,4 +21,5 @@ def finish(run: Run) -> str:
         return run.store.locate(run.keys.checkpoint)
     check_out(out, run.keys.run_id)
     record = {"run_id": run.keys.run_id, "model": display_name(run.settings.model), "recipe": run.settings.recipe}
-    return publish(checkpoint_folder(run), out, record, first=PROVENANCE)
+    files = listed(run.store, run.keys, "checkpoint")
+    return publish(run.store, run.keys.checkpoint, files, out, record, first=PROVENANCE)

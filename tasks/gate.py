@@ -15,7 +15,7 @@ def check_gate(run: Run) -> None:
     """QualityGateError where the stored evaluation exceeds a limit of the settings; without limits nothing is read."""
     if all(getattr(run.settings, limit) is None for limit in LIMITS):
         return
-    results = json.loads(run.store.get(run.keys.evaluation))
+    results = json.loads(run.store.get(run.keys.evaluation, run.store.sha256(run.keys.evaluation)))
     failed = failed_limits(run.settings, **results["perplexity"])
     if run.settings.max_task_loss is not None:
         failed += failed_tasks(run.settings.max_task_loss, results["tasks"]["scores"])

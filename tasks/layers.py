@@ -59,21 +59,22 @@ def _adopt(run: Run, layer: int) -> bool:
     record = read_layer(run.store, run.keys, layer, run.chain(layer))
     if record is None:
         return False
-    _restore(run, layer, read_selection(run.store, run.keys, layer))
+    _restore(run, layer, read_selection(run.store, run.keys, layer), record.files["weights.safetensors"])
     run.done(layer, record, cached=True)
     return True
 
 
-def _restore(run: Run, layer: int, selection: Selection) -> None:
+def _restore(run: Run, layer: int, selection: Selection, weights_sha256: str) -> None:
     """What is more than a cut can't be made again from the source: the walk goes on through the bytes in the store."""
-    changes = run.walk.changes
-    run.walk.restore(layer, selection, (lambda: load(run.store.get(run.keys.weights(layer)))) if changes else None)
+    key, changes = run.keys.weights(layer), run.walk.changes
+    run.walk.restore(layer, selection, (lambda: load(run.store.get(key, weights_sha256))) if changes else None)
 
 
 def _stored_statistics(run: Run, layer: int) -> bytes | None:
     """stats.parquet of a layer that failed after it was written: only with this chain, and to the last bit."""
     try:
-        data = run.store.get(run.keys.stats(layer))
+        key = run.keys.stats(layer)
+        data = run.store.get(key, run.store.sha256(key))
         table = decode(data, STATS)
     except (MissingArtifact, DamagedArtifact):
         return None
@@ -116,7 +117,7 @@ def prune_layer(run: Run, layer: int) -> State[Any]:
     names = ("stats", "selection")
     files = {f"{name}.parquet": run.store.sha256(getattr(run.keys, name)(layer)) for name in names}
     record = write_layer(run.store, run.keys, layer, run.chain(layer), files | {"weights.safetensors": digest})
-    _restore(run, layer, selection)
+    _restore(run, layer, selection, digest)
     run.done(layer, record, cached=False)
     return reference(key, digest, note=note)
 

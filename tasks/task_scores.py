@@ -34,7 +34,7 @@ def task_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any], dic
         with timed(run, STAGE):
             digest = run.store.put(run.keys.tasks, _table(run, _found(run, pruned)))
         record = write_stage(run.store, run.keys, STAGE, chain, {TABLE: digest})
-    summary = metadata(decode(run.store.get(run.keys.tasks), EVALUATION))[SUMMARY]
+    summary = metadata(decode(run.store.get(run.keys.tasks, record.files[TABLE]), EVALUATION))[SUMMARY]
     return {"tasks": json.loads(summary)}, record.files
 
 
