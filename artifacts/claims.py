@@ -9,9 +9,9 @@ NOT_THERE = (MissingArtifact, DamagedArtifact)
 
 
 def read(store: Store, key: str) -> bytes:
-    """The object, or nothing where it is absent or damaged: no record either way."""
+    """The record, or nothing where it is absent or damaged: none either way."""
     try:
-        return store.get(key)
+        return store.record(key)
     except NOT_THERE:
         return b""
 

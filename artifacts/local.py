@@ -1,25 +1,15 @@
 """A folder as a store: one file per object, written under a temporary name beside its place and renamed into it."""
 
-import errno
-import hashlib
-import os
-import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from artifacts.digest import sha256_bytes, sha256_file
 from artifacts.errors import AlreadyThere, DamagedArtifact, MissingArtifact, StoreError
+from artifacts.files import FULL, blocks, expand, files_below, is_temporary, occupants, sweep, write_atomically
 from artifacts.keys import check_key
-from artifacts.marker import MARK, MARKER, TEMPORARY, check_mark
+from artifacts.marker import MARK, MARKER, check_mark
 from artifacts.objects import StoredObject
-
-TEMPORARY_SECONDS = 24 * 3600.0
-"""Age from which a temporary file is taken for a killed writer's and removed."""
-
-_BLOCK = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalStore:
@@ -29,32 +19,33 @@ class LocalStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._root = folder.expanduser().absolute()
+        self._root = expand(folder).absolute()
         self.url = str(self._root)
-        if self._root.is_file():
-            raise StoreError(f"store {self.url} is a file; choose a folder with --store")
         with self._reporting("open it"):
+            if self._root.is_file():
+                raise StoreError(f"store {self.url} is a file; choose a folder with --store")
             self._root.mkdir(parents=True, exist_ok=True)
             self._claim()
-        self._sweep()
+        sweep(self._root, follow_links=True)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
         return self._write(key, [data], if_absent=if_absent)
 
     def put_file(self, key: str, source: Path) -> str:
-        return self._write(key, _blocks(source))
+        return self._write(key, blocks(source))
 
-    def get(self, key: str, sha256: str | None = None) -> bytes:
+    def record(self, key: str) -> bytes:
         with self._reading(key) as path:
-            data = path.read_bytes()
-        if sha256 is not None:
-            self._check_digest(key, sha256_bytes(data), sha256)
+            return path.read_bytes()
+
+    def get(self, key: str, sha256: str) -> bytes:
+        data = self.record(key)
+        self._check_digest(key, sha256_bytes(data), sha256)
         return data
 
-    def fetch(self, key: str, sha256: str | None = None) -> Path:
+    def fetch(self, key: str, sha256: str) -> Path:
         with self._reading(key) as path:
-            if sha256 is not None:
-                self._check_digest(key, sha256_file(path), sha256)
+            self._check_digest(key, sha256_file(path), sha256)
         return path
 
     def exists(self, key: str) -> bool:
@@ -66,7 +57,8 @@ class LocalStore:
             check_key(prefix.removesuffix("/"))
         top = self._root / prefix.rpartition("/")[0]
         with self._reporting(f"list {prefix or 'its keys'}"):
-            keys = [path.relative_to(self._root).as_posix() for path in _files(top) if not _is_temporary(path.name)]
+            paths = [path for path in files_below(top, follow_links=True) if not is_temporary(path.name)]
+            keys = [path.relative_to(self._root).as_posix() for path in paths]
         return sorted(key for key in keys if key.startswith(prefix) and key != MARKER)
 
     def objects(self, prefix: str) -> tuple[StoredObject, ...]:
@@ -98,16 +90,16 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         check_key(key)
-        if key == MARKER or any(_is_temporary(segment) for segment in key.split("/")):
+        if key == MARKER or any(is_temporary(segment) for segment in key.split("/")):
             raise StoreError(f"key {key!r} is refused: the store uses that name itself; choose another")
         return self._root / key
 
-    def _write(self, key: str, blocks: Iterable[bytes], *, if_absent: bool = False) -> str:
+    def _write(self, key: str, data: Iterable[bytes], *, if_absent: bool = False) -> str:
         path = self._path(key)
         with self._reporting(f"write {key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                return _write_atomically(path, blocks, if_absent=if_absent)
+                return write_atomically(path, data, if_absent=if_absent)
             except FileExistsError as error:
                 raise AlreadyThere(f"{key} is already in the store {self.url}; read it, or delete it first") from error
 
@@ -130,7 +122,7 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 message = f"no space left to {action} ({error.strerror}); free some space or choose another --store"
             else:
                 message = f"cannot {action} ({error}); make it accessible or choose another --store"
@@ -139,72 +131,11 @@ class LocalStore:
     def _claim(self) -> None:
         # Listed before the marker is looked for: another process may be opening the same new folder right now, and
         # whoever sees its objects also sees the marker that it wrote before them.
-        names = {name for name in os.listdir(self._root) if not _is_temporary(name)}
+        names = occupants(self._root)
         marker = self._root / MARKER
         if marker.is_file():
             check_mark(self.url, marker.read_bytes())
         elif names:
             raise StoreError(f"store {self.url} holds something else; choose an empty folder with --store")
         else:
-            _write_atomically(marker, [MARK])
-
-    def _sweep(self) -> None:
-        before = time.time() - TEMPORARY_SECONDS
-        with suppress(OSError):
-            for path in _files(self._root):
-                if _is_temporary(path.name) and path.stat().st_mtime < before:
-                    path.unlink()
-
-
-def _write_atomically(path: Path, blocks: Iterable[bytes], *, if_absent: bool = False) -> str:
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        digest = _write_synced(temporary, blocks)
-        if if_absent:
-            os.link(temporary, path)
-        else:
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return digest
-
-
-def _write_synced(path: Path, blocks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    with path.open("xb") as file:
-        for block in blocks:
-            digest.update(block)
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, not only a kill."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
-
-
-def _files(top: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(top, onerror=_unless_gone, followlinks=True):
-        yield from (Path(folder, name) for name in names)
-
-
-def _unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(TEMPORARY)
+            write_atomically(marker, [MARK])

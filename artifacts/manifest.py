@@ -6,7 +6,7 @@ from typing import Any
 
 from artifacts.claims import NOT_THERE, holds, is_key, read
 from artifacts.digest import parse_object, parse_record, record_bytes, sha256_bytes
-from artifacts.errors import StoreError
+from artifacts.errors import DamagedArtifact, MissingArtifact, StoreError
 from artifacts.keys import RunKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store
@@ -68,12 +68,28 @@ def write_manifest(store: Store, keys: RunKeys, names: list[str] | None = None) 
     """Declare the run finished: write manifest.json with size and sha256 of each file, and return its content.
 
     `names` are paths within the run's folder, by default all that are there except the manifest and the timings.
-    Raises MissingArtifact where one of them is not in the store.
+    Raises MissingArtifact where one of them is not in the store, and that or DamagedArtifact where a file of which a
+    record among them (layer.json, stages/) says the sha256 is not there, or is another one by now.
     """
-    listed = _names(store, keys) if names is None else names
-    record = _manifest_json(keys, {name: _entry(store, f"{keys.root}/{name}") for name in listed})
+    chosen = _names(store, keys) if names is None else names
+    files = {name: _entry(store, f"{keys.root}/{name}") for name in chosen}
+    for name in chosen:
+        _check_vouched(store, keys, name, files)
+    record = _manifest_json(keys, files)
     store.put(keys.manifest, record_bytes(record))
     return record
+
+
+def listed(store: Store, keys: RunKeys, folder: str) -> dict[str, dict[str, Any]]:
+    """What the manifest lists below a folder of the run: size and sha256 of each file, by its name in that folder.
+
+    Raises MissingArtifact for an unfinished run, DamagedArtifact where the manifest is not as it was written.
+    """
+    files = _manifest_files(keys, store.record(keys.manifest))
+    if files is None:
+        raise DamagedArtifact(f"{keys.manifest} in the store {store.url} is damaged; run the same command again")
+    top = f"{folder}/"
+    return {name.removeprefix(top): entry for name, entry in files.items() if name.startswith(top)}
 
 
 def finished(store: Store, keys: RunKeys) -> bool:
@@ -91,9 +107,8 @@ def damaged(store: Store, keys: RunKeys) -> list[str]:
     """
     if not store.exists(keys.manifest):
         return []
-    record = parse_record(read(store, keys.manifest)) or {}
-    files = record.get("files")
-    if not isinstance(files, dict) or record != _manifest_json(keys, files):
+    files = _manifest_files(keys, read(store, keys.manifest))
+    if files is None:
         return [keys.manifest]
     entries = {f"{keys.root}/{name}": entry for name, entry in files.items()}
     return [key for key, entry in entries.items() if not _is_listed(store, key, entry)]
@@ -116,6 +131,29 @@ def _layer_json(layer: int, chain: str, files: Mapping[str, str]) -> dict[str, A
 
 def _manifest_json(keys: RunKeys, files: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT_VERSION, "run_id": keys.run_id, "files": files}
+
+
+def _manifest_files(keys: RunKeys, data: bytes) -> dict[str, Any] | None:
+    record = parse_record(data) or {}
+    files = record.get("files")
+    return files if isinstance(files, dict) and record == _manifest_json(keys, files) else None
+
+
+def _check_vouched(store: Store, keys: RunKeys, name: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold the files against what the record called `name` says of them, if it is one."""
+    folder, _, last = name.rpartition("/")
+    if last != "layer.json" and folder != "stages":
+        return
+    vouched = (parse_record(store.get(f"{keys.root}/{name}", files[name]["sha256"])) or {}).get("files")
+    top = f"{folder}/" if last == "layer.json" else ""
+    for file, digest in vouched.items() if isinstance(vouched, dict) else ():
+        key, found = f"{keys.root}/{top}{file}", files.get(f"{top}{file}", {}).get("sha256")
+        if found is None:
+            raise MissingArtifact(f"{key} is not in the store {store.url}; run the same command again to make it")
+        if found != digest:
+            raise DamagedArtifact(
+                f"{key} in the store {store.url} has sha256 {found}, not {digest}; run the same command again"
+            )
 
 
 def _names(store: Store, keys: RunKeys) -> list[str]:

@@ -5,8 +5,6 @@ from artifacts.errors import StoreError
 from artifacts.schemas import FORMAT_VERSION
 
 MARKER = "ghost-store.json"
-TEMPORARY = ".ghost-temporary-"
-"""How the names of objects begin that are being written."""
 WHAT = "ghost artifact store"
 MARK = record_bytes({"format": FORMAT_VERSION, "what": WHAT})
 

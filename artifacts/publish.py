@@ -1,122 +1,69 @@
 """A finished checkpoint where its readers look for it: whole or not there, on disk and on object storage."""
 
-import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from artifacts.digest import parse_record, record_bytes, sha256_file
-from artifacts.errors import MissingArtifact, StoreError
-from artifacts.folders import MANIFEST, is_remote, open_folder
+from artifacts.digest import parse_record
+from artifacts.errors import DamagedArtifact, MissingArtifact
+from artifacts.folders import open_folder
+from artifacts.keys import check_key
+from artifacts.local_target import LocalTarget
+from artifacts.places import MANIFEST, Target, is_remote
 from artifacts.schemas import FORMAT_VERSION
+from artifacts.store import Store
 
-__all__ = ["MANIFEST", "publish", "published"]
-
-ATTEMPTS = 10
-"""Of putting a folder in the place of another while somebody else does the same."""
-OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
+__all__ = ["MANIFEST", "open_target", "publish", "published"]
 
 
-def publish(source: Path, target: str, record: Mapping[str, Any], first: str = "") -> str:
-    """Copy the files of `source` to a local folder or s3://bucket/prefix, and return where they are.
+def publish(
+    store: Store,
+    folder: str,
+    files: Mapping[str, Mapping[str, Any]],
+    target: str,
+    record: Mapping[str, Any],
+    first: str = "",
+) -> str:
+    """Copy `files` from below a folder of the store to a local folder or s3://bucket/prefix, and return where they are.
 
-    The manifest (`record`, and size and sha256 of every file) appears last, and what is there as it should be is not
-    written again. `first` names the file that goes ahead of the others, so that half a copy tells whose it is.
-    Raises StoreError where the target cannot be written.
+    `files` maps names, with '/' between segments, to `size` and `sha256`, as `artifacts.manifest.listed` gives them:
+    these and no others are copied, and only with these bytes. The published manifest (`record`, and `files`) appears
+    last, and what is there as it should be is not written again. `first` names the file that goes ahead of the others,
+    so that half a copy tells whose it is. Raises StoreError where the target cannot be written, MissingArtifact and
+    DamagedArtifact where the store does not have the files.
     """
-    names = sorted((path.name for path in source.iterdir()), key=lambda name: (name != first, name))
-    manifest = {"format": FORMAT_VERSION, **record, "files": {name: _entry(source / name) for name in names}}
-    if is_remote(target):
-        from artifacts.s3.target import S3Target  # boto3 takes a while to import
-
-        place = S3Target(target)
-        if published(target) != manifest:
-            place.put(source, manifest)
-        return place.url
-    return _put_folder(source, Path(target).expanduser().absolute(), manifest)
-
-
-def check_writable(target: str) -> None:
-    """Raises StoreError where s3://bucket/prefix cannot be written to; nothing is left there."""
-    from artifacts.s3.target import S3Target
-
-    S3Target(target).check_writable()
+    # A model that was itself published brings its own manifest along, which is not true of what is made of it.
+    names = sorted(files.keys() - {MANIFEST}, key=lambda name: (name != first, name))
+    for name in names:
+        check_key(name)
+    manifest = {"format": FORMAT_VERSION, **record, "files": {name: dict(files[name]) for name in names}}
+    place = open_target(target)
+    place.put(lambda name: store.fetch(f"{folder}/{name}", files[name]["sha256"]), manifest)
+    return place.url
 
 
 def published(target: str) -> dict[str, Any] | None:
-    """The manifest of the checkpoint at `target`, if all that it lists is there in its size; None otherwise."""
-    folder = open_folder(target)
+    """The manifest of the checkpoint at `target`, if all that it lists is there; None otherwise.
+
+    Locally that is by the files' sizes, on object storage by their digests too. Raises StoreError.
+    """
+    place = open_target(target)
     try:
-        manifest = parse_record(folder.read(MANIFEST)) or {}
-        sizes = {entry.name: entry.size for entry in folder.entries()}
-    except MissingArtifact:
+        manifest = parse_record(open_folder(target).read(MANIFEST)) or {}
+    except (MissingArtifact, DamagedArtifact):
         return None
     files = manifest.get("files")
-    whole = isinstance(files, dict) and all(_size(entry) == sizes.get(name) for name, entry in files.items())
+    whole = isinstance(files, dict) and all(_is_entry(files[name]) and place.shows(name, files[name]) for name in files)
     return manifest if whole else None
 
 
-def _size(entry: object) -> object:
-    return entry.get("size") if isinstance(entry, dict) else None
+def open_target(url: str) -> Target:
+    """The place at a local path or s3://bucket/prefix. Raises StoreError for an address that none can have."""
+    if is_remote(url):
+        from artifacts.s3.target import S3Target  # boto3 takes a while to import
+
+        return S3Target(url)
+    return LocalTarget(url)
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
-
-
-def _put_folder(source: Path, target: Path, manifest: dict[str, Any]) -> str:
-    """Copied under a temporary name and renamed, so that a folder named `target` is always a whole checkpoint."""
-    if _holds(target, manifest):
-        return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        fresh = Path(scratch) / "fresh"
-        fresh.mkdir()
-        for name in manifest["files"]:
-            shutil.copyfile(source / name, fresh / name)
-        (fresh / MANIFEST).write_bytes(record_bytes(manifest))
-        _sync(fresh)
-        _swap(fresh, target, manifest)
-    return str(target)
-
-
-def _holds(target: Path, manifest: dict[str, Any]) -> bool:
-    if published(str(target)) != manifest:
-        return False
-    try:
-        return all(sha256_file(target / name) == entry["sha256"] for name, entry in manifest["files"].items())
-    except FileNotFoundError:
-        return False
-
-
-def _swap(fresh: Path, target: Path, manifest: dict[str, Any]) -> None:
-    """Rename `fresh` to `target`. Of several at once one wins, and the others find their own files there."""
-    for attempt in range(ATTEMPTS):
-        if _renamed(fresh, target) or _holds(target, manifest):
-            return
-        _renamed(target, fresh.parent / f"former-{attempt}")
-    raise StoreError(f"out: {target} changes all the time; end what else writes there, or choose another --out")
-
-
-def _renamed(folder: Path, place: Path) -> bool:
-    """Whether it could be; not where `place` is taken, or somebody else was faster."""
-    try:
-        folder.rename(place)
-    except OSError as error:
-        if error.errno not in OCCUPIED:
-            raise StoreError(f"out: {folder} cannot be renamed to {place} ({error}); choose another --out") from error
-        return False
-    return True
-
-
-def _sync(folder: Path) -> None:
-    """Make the files survive a power cut, so that a manifest never outlives what it lists."""
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and {"size", "sha256"} <= entry.keys()

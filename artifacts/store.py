@@ -7,6 +7,7 @@ from typing import Protocol
 from artifacts.errors import StoreError
 from artifacts.local import LocalStore
 from artifacts.objects import StoredObject
+from artifacts.places import is_remote
 
 __all__ = ["LocalStore", "Store", "open_store"]
 
@@ -31,11 +32,18 @@ class Store(Protocol):
         """Store a local file's content under `key` at one instant, without loading it, and return its digest."""
         ...
 
-    def get(self, key: str, sha256: str | None = None) -> bytes:
+    def record(self, key: str) -> bytes:
+        """The bytes of a record: of what says the digests of other objects, and has none of its own to be asked for.
+
+        Raises MissingArtifact, and DamagedArtifact where the store knows that they are not those that were put.
+        """
+        ...
+
+    def get(self, key: str, sha256: str) -> bytes:
         """The object's bytes. Raises MissingArtifact, and DamagedArtifact where they are not those of `sha256`."""
         ...
 
-    def fetch(self, key: str, sha256: str | None = None) -> Path:
+    def fetch(self, key: str, sha256: str) -> Path:
         """A local file with the object's bytes, to be read only. Raises as `get` does."""
         ...
 
@@ -56,8 +64,7 @@ class Store(Protocol):
         ...
 
     def sha256(self, key: str) -> str:
-        """The digest of the bytes that are there now. Raises MissingArtifact, and DamagedArtifact where the store
-        knows that they are not those that were put."""
+        """The digest of the bytes that are there now. Raises as `record` does."""
         ...
 
     def size(self, key: str) -> int:
@@ -77,7 +84,7 @@ def open_store(url: str | Path) -> Store:
     text = str(url)
     if not text:
         raise StoreError("store '' has no name; give a folder or s3://bucket/prefix with --store")
-    if text.startswith("s3://"):
+    if is_remote(text):
         return _open_s3(text)
     if _SCHEME.match(text):
         raise StoreError(

@@ -15,8 +15,7 @@ def main(url: str, source: str) -> None:
     """The bucket of `url` is made first."""
     make_client(S3Options()).create_bucket(Bucket=parse_place(url).bucket)
     store = open_store(url)
-    store.put_file("small", Path(__file__))
-    store.fetch("small")
+    store.fetch("small", store.put_file("small", Path(__file__)))
     put, digest = _measured(lambda: store.put_file("large", Path(source)))
     fetch, path = _measured(lambda: store.fetch("large", digest))
     assert path.stat().st_size == Path(source).stat().st_size

@@ -68,12 +68,12 @@ def selection_from(table: pa.Table) -> Selection:
 
 def read_statistics(store: Store, keys: RunKeys, layer: int) -> LayerStatistics:
     """The layer's stats.parquet."""
-    return statistics_from(decode(store.get(keys.stats(layer)), STATS))
+    return statistics_from(decode(store.get(keys.stats(layer), store.sha256(keys.stats(layer))), STATS))
 
 
 def read_selection(store: Store, keys: RunKeys, layer: int) -> Selection:
     """The layer's selection.parquet."""
-    return selection_from(decode(store.get(keys.selection(layer)), SELECTION))
+    return selection_from(decode(store.get(keys.selection(layer), store.sha256(keys.selection(layer))), SELECTION))
 
 
 def token_columns(tokens_bl: Tensor) -> dict[str, Any]:

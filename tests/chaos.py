@@ -117,4 +117,4 @@ def contents(store: Path | str) -> dict[str, bytes]:
     """Every object of every run by its key, except what may differ. A killed writer's temporary is no object."""
     opened = open_store(store)
     keys = (key for key in opened.list("runs/") if key.rpartition("/")[-1] not in OUTSIDE_MANIFEST)
-    return {key: opened.get(key) for key in keys}
+    return {key: opened.record(key) for key in keys}

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from artifacts.files import TEMPORARY
 from artifacts.folders import open_folder
 from artifacts.keys import RunKeys
 from artifacts.manifest import read_layer
-from artifacts.marker import TEMPORARY
 from artifacts.publish import MANIFEST, published
 from artifacts.store import open_store
 from tests.chaos import contents

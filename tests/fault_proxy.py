@@ -180,12 +180,28 @@ def shortened(exchange: Exchange) -> None:
 def flipped(exchange: Exchange) -> None:
     """The whole answer with one bit of its body changed."""
     status, headers, data = exchange.forward(exchange.body())
-    exchange.answer(status, headers, _flip(data))
+    exchange.answer(status, headers, flip(data))
 
 
 def flipped_upload(exchange: Exchange) -> None:
     """The request reaches the storage with one bit of its body changed, and is answered as if all were well."""
-    exchange.answer(*exchange.forward(_flip(exchange.body())))
+    exchange.answer(*exchange.forward(flip(exchange.body())))
+
+
+def with_headers(change: Callable[[str], str | None], then: Callable[[bytes], bytes] = bytes) -> Callable[..., None]:
+    """The whole answer, its headers' names and its body as these make them; None leaves a header out."""
+
+    def act(exchange: Exchange) -> None:
+        status, headers, data = exchange.forward(exchange.body())
+        changed = {name: change(name) for name in headers}
+        exchange.answer(status, {new: headers[old] for old, new in changed.items() if new is not None}, then(data))
+
+    return act
+
+
+def no_metadata(name: str) -> str | None:
+    """For `with_headers`: what was stored beside an object is dropped."""
+    return None if name.lower().startswith("x-amz-meta-") else name
 
 
 def _half(exchange: Exchange) -> None:
@@ -193,7 +209,8 @@ def _half(exchange: Exchange) -> None:
     exchange.answer(status, headers, data[: len(data) // 2], len(data))
 
 
-def _flip(data: bytes) -> bytes:
+def flip(data: bytes) -> bytes:
+    """One bit in the middle."""
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :] if data else data
 

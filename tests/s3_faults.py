@@ -49,8 +49,9 @@ PERMANENT = {
 }
 Operation = Callable[[S3Store, Path], Any]
 READS: dict[str, Operation] = {
-    "get": lambda store, _: store.get(KEY),
-    "fetch": lambda store, _: store.fetch(KEY).read_bytes(),
+    "record": lambda store, _: store.record(KEY),
+    "get": lambda store, _: store.get(KEY, sha256_bytes(DATA)),
+    "fetch": lambda store, _: store.fetch(KEY, sha256_bytes(DATA)).read_bytes(),
     "sha256": lambda store, _: store.sha256(KEY),
 }
 LOOKS: dict[str, Operation] = {
@@ -68,6 +69,7 @@ WRITES: dict[str, Operation] = {
 WRITTEN = {"put": KEY, "put if absent": f"{KEY}/new", "put_file": f"{KEY}/parts"}
 OPERATIONS = READS | LOOKS | WRITES
 EXPECTED = {
+    "record": DATA,
     "get": DATA,
     "fetch": DATA,
     "sha256": sha256_bytes(DATA),

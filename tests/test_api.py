@@ -91,7 +91,7 @@ def run_of(case: Case) -> Run:
 
 def of_all_layers(run: Run, name: str, schema: pa.Schema) -> pa.Table:
     keys = [getattr(run.keys, name)(i) for i in range(run.source.layers)]
-    return pa.concat_tables([decode(run.store.get(key), schema) for key in keys])
+    return pa.concat_tables([decode(run.store.record(key), schema) for key in keys])
 
 
 def test_it_makes_the_bytes_that_a_run_makes(case: Case, tmp_path: Path) -> None:

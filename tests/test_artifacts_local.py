@@ -14,7 +14,8 @@ import pytest
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import StoreError
-from artifacts.marker import MARKER, TEMPORARY
+from artifacts.files import TEMPORARY
+from artifacts.marker import MARKER
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import LocalStore, open_store
 
@@ -159,7 +160,7 @@ def test_a_killed_writer_leaves_the_last_whole_object(tmp_path: Path) -> None:
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
-        data = store.get("runs/object")
+        data = store.record("runs/object")
         assert (len(data), len(set(data))) == (4 << 20, 1)
         assert store.list("") == ["runs/object"]
 

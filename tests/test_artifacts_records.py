@@ -75,19 +75,19 @@ def some_bits(store: Store, key: str) -> list[int]:
 
 def test_run_json_holds_the_record_and_the_format(store: Store) -> None:
     manifest.write_run(store, KEYS, {"model": "demo", "seed": 0})
-    assert json.loads(store.get(KEYS.run)) == {"model": "demo", "seed": 0, "format": FORMAT_VERSION}
+    assert json.loads(store.record(KEYS.run)) == {"model": "demo", "seed": 0, "format": FORMAT_VERSION}
 
 
 def test_run_json_is_left_alone_if_equal_and_mended_if_not(store: Store) -> None:
     record = {"model": "demo", "seed": 0}
     manifest.write_run(store, KEYS, record)
-    path, data = store.fetch(KEYS.run), store.get(KEYS.run)
+    path, data = store.fetch(KEYS.run, store.sha256(KEYS.run)), store.record(KEYS.run)
     inode = path.stat().st_ino
     manifest.write_run(store, KEYS, record)
     assert path.stat().st_ino == inode
     flip(store, KEYS.run, 99)
     manifest.write_run(store, KEYS, record)
-    assert store.get(KEYS.run) == data
+    assert store.record(KEYS.run) == data
 
 
 def test_a_run_of_another_format_is_refused_with_both_versions(store: Store) -> None:
@@ -102,7 +102,7 @@ def test_a_run_that_is_new_or_damaged_is_no_other_format(store: Store, data: byt
         store.put(KEYS.run, data)
     manifest.check_run_format(store, KEYS)
     manifest.write_run(store, KEYS, {"model": "demo"})
-    assert json.loads(store.get(KEYS.run)) == {"model": "demo", "format": FORMAT_VERSION}
+    assert json.loads(store.record(KEYS.run)) == {"model": "demo", "format": FORMAT_VERSION}
 
 
 def test_a_layer_is_read_as_it_was_written(store: Store) -> None:
@@ -115,7 +115,7 @@ def test_a_layer_is_read_as_it_was_written(store: Store) -> None:
 
 def test_a_layer_of_another_chain_number_or_run_is_not_done(store: Store) -> None:
     put_layer(store, layer=2)
-    store.put(KEYS.layer(1), store.get(KEYS.layer(2)))
+    store.put(KEYS.layer(1), store.record(KEYS.layer(2)))
     assert manifest.read_layer(store, KEYS, 2, sha256_bytes(b"another layer before")) is None
     assert manifest.read_layer(store, KEYS, 1, CHAIN) is None
     assert manifest.read_layer(store, OTHER_KEYS, 2, CHAIN) is None
@@ -162,7 +162,7 @@ def test_a_flipped_bit_in_any_file_of_a_layer_undoes_it(store: Store, name: str)
 )
 def test_a_layer_json_with_other_content_is_none(store: Store, change: dict[str, Any]) -> None:
     put_layer(store)
-    record = json.loads(store.get(KEYS.layer(0)))
+    record = json.loads(store.record(KEYS.layer(0)))
     store.put(KEYS.layer(0), record_bytes(record | change))
     assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
 
@@ -171,7 +171,7 @@ def test_the_manifest_lists_every_file_but_itself_and_the_timings(store: Store) 
     manifest.merge_timings(store, KEYS, {"layer 0": 1.5})
     put_run(store, OTHER_KEYS)
     record = put_run(store)
-    assert put_run(store) == record == json.loads(store.get(KEYS.manifest))
+    assert put_run(store) == record == json.loads(store.record(KEYS.manifest))
     layers = {f"layers/{layer:03d}/{name}" for layer in range(3) for name in LAYER_FILES}
     assert set(record["files"]) == {"run.json", "calibration/tokens.parquet", "checkpoint/config.json"} | layers
     assert list(record["files"]) == sorted(record["files"])
@@ -203,13 +203,13 @@ def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> No
 def test_the_manifest_of_another_run_does_not_finish_this_one(store: Store) -> None:
     put_run(store)
     put_run(store, OTHER_KEYS)
-    store.put(KEYS.manifest, store.get(OTHER_KEYS.manifest))
+    store.put(KEYS.manifest, store.record(OTHER_KEYS.manifest))
     assert manifest.damaged(store, KEYS) == [KEYS.manifest]
 
 
 def test_the_manifest_catches_a_flipped_bit_in_every_file(store: Store) -> None:
     put_run(store)
-    for key in [f"{KEYS.root}/{name}" for name in json.loads(store.get(KEYS.manifest))["files"]]:
+    for key in [f"{KEYS.root}/{name}" for name in json.loads(store.record(KEYS.manifest))["files"]]:
         for bit in some_bits(store, key)[::25]:
             flip(store, key, bit)
             assert manifest.damaged(store, KEYS) == [key]
@@ -232,7 +232,7 @@ def test_a_flipped_bit_in_the_manifest_itself_is_caught(store: Store) -> None:
 def test_timings_are_merged_and_start_anew_when_damaged(store: Store) -> None:
     assert manifest.merge_timings(store, KEYS, {"layer 0": 1.5, "export": 2.0}) == {"layer 0": 1.5, "export": 2.0}
     manifest.merge_timings(store, KEYS, {"export": 3})
-    assert json.loads(store.get(KEYS.timings)) == {"layer 0": 1.5, "export": 3}
+    assert json.loads(store.record(KEYS.timings)) == {"layer 0": 1.5, "export": 3}
     for damage in (b"", b"[1]\n", b'{"layer 0": "long"}\n'):
         store.put(KEYS.timings, damage)
         assert manifest.merge_timings(store, KEYS, {"report": 0.5}) == {"report": 0.5}

@@ -30,7 +30,7 @@ def finished(folder: Path) -> Run:
 
 
 def perplexities(run: Run) -> tuple[float, float]:
-    scores = json.loads(run.store.get(run.keys.evaluation))["perplexity"]
+    scores = json.loads(run.store.record(run.keys.evaluation))["perplexity"]
     return scores["dense"], scores["pruned"]
 
 
@@ -83,7 +83,7 @@ def test_with_another_limit_a_finished_run_is_published_from_the_store(folder: P
     assert states == dict.fromkeys(states, "Cached") and run.cached == {0, 1}
     finish(run)
     weights = f"{run.keys.checkpoint}/model.safetensors"
-    assert (folder / "out" / "model.safetensors").read_bytes() == run.store.get(weights)
+    assert (folder / "out" / "model.safetensors").read_bytes() == run.store.record(weights)
     assert contents(folder / "store") == expected
 
 

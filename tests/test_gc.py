@@ -55,7 +55,7 @@ def start_run(store: Store, run_id: str, layers: int = 2) -> RunKeys:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    return {key: store.get(key) for key in store.list("")}
+    return {key: store.record(key) for key in store.list("")}
 
 
 def test_objects_tells_sizes_and_times(store: Store) -> None:

@@ -80,7 +80,7 @@ def test_the_store_keeps_what_a_version_stands_for(tmp_path: Path) -> None:
     keep_recipe(chosen)
     store = open_store(tmp_path / "store")
     assert store.list("recipes/") == [f"recipes/half@{chosen.version}.json"]
-    kept = json.loads(store.get(f"recipes/{chosen.label}.json"))
+    kept = json.loads(store.record(f"recipes/{chosen.label}.json"))
     assert kept == {"name": "half", "settings": {"sparsity": 0.75}, "gate": {"max_perplexity": 20.0}}
 
 

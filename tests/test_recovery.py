@@ -215,7 +215,7 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_d
 def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp_path: Path) -> None:
     run, folder = through_layers(small_settings(tmp_path, recovery="lstsq")), tmp_path / "out"
     # Recovery may find nothing better than a slice; this D makes the weights other ones in any case.
-    stored = [load(run.store.get(run.keys.weights(i))) for i in range(2)]
+    stored = [load(run.store.record(run.keys.weights(i))) for i in range(2)]
     folder.mkdir()
     export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run))
     source, tokens = run.source, TOKENS[0]

@@ -43,7 +43,7 @@ def test_a_layer_that_is_written_again_is_noticed(tormented: World, store: str) 
         opened.put(key, data)
     assert ledger.look() == ledger.look() == tormented.bench.layers
     assert ledger.recomputed == 0
-    opened.put(keys.weights(1), opened.get(keys.weights(1)))
+    opened.put(keys.weights(1), opened.record(keys.weights(1)))
     assert ledger.look() == tormented.bench.layers
     assert ledger.recomputed == 1
 

@@ -57,12 +57,12 @@ def finished(folder: Path, settings: dict[str, Any]) -> Run:
 
 
 def scores(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
-    found = json.loads(run.store.get(run.keys.evaluation))["tasks"]["scores"]
+    found = json.loads(run.store.record(run.keys.evaluation))["tasks"]["scores"]
     return {(score["task"], score["metric"]): score for score in found}
 
 
 def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: Run):
-    about = json.loads(finished.store.get(finished.keys.evaluation))["tasks"]
+    about = json.loads(finished.store.record(finished.keys.evaluation))["tasks"]
     assert (about["limit"], about["seed"]) == (3, 0) and "the same seed for every model" in about["protocol"]
     found = scores(finished)
     lambada, perplexity = found["local_lambada", "acc"], found["local_lambada", "perplexity"]
@@ -79,8 +79,12 @@ def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: Run)
 
 
 def test_the_table_has_the_described_columns_and_the_figures_of_the_results(finished: Run):
-    table = decode(finished.store.get(finished.keys.tasks), EVALUATION)
-    assert pq.read_schema(finished.store.fetch(finished.keys.tasks)).field("stderr").metadata[b"description"]
+    table = decode(finished.store.record(finished.keys.tasks), EVALUATION)
+    assert (
+        pq.read_schema(finished.store.fetch(finished.keys.tasks, finished.store.sha256(finished.keys.tasks)))
+        .field("stderr")
+        .metadata[b"description"]
+    )
     rows = {(row["case"], row["metric"], row["model"]): row for row in table.to_pylist()}
     for (task, metric), score in scores(finished).items():
         for model, value in score["value"].items():
@@ -128,7 +132,7 @@ def test_a_run_killed_before_its_results_takes_the_tasks_from_the_store(
 def test_a_damaged_table_is_not_taken(finished: Run, folder: Path, settings: dict[str, Any]):
     expected = contents(folder / "store")
     finished.store.delete(finished.keys.manifest)
-    finished.store.put(finished.keys.tasks, finished.store.get(finished.keys.tasks)[:-1] + b"?")
+    finished.store.put(finished.keys.tasks, finished.store.record(finished.keys.tasks)[:-1] + b"?")
     again = through_layers(small_settings(folder, **settings))
     assert export_checkpoint.fn(again).name == "Cached" and evaluate.fn(again).name == "Completed"
     report.fn(again)

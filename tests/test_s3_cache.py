@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.digest import sha256_bytes
 from artifacts.errors import DamagedArtifact, MissingArtifact, StoreError
 from artifacts.s3.downloads import PARTIAL_SECONDS
 from artifacts.store import Store, open_store
@@ -39,21 +38,20 @@ def cached(cache: Path) -> list[Path]:
 
 
 def test_a_fetched_file_is_downloaded_once_and_again_when_either_side_changes(store: Store, cache: Path) -> None:
-    store.put("a/object", b"first")
-    path = store.fetch("a/object")
+    first = store.put("a/object", b"first")
+    path = store.fetch("a/object", first)
     inode = path.stat().st_ino
     assert cache in path.parents
-    assert store.fetch("a/object", sha256_bytes(b"first")).stat().st_ino == inode
+    assert store.fetch("a/object", first).stat().st_ino == inode
     path.write_bytes(b"f1rst")
-    assert store.fetch("a/object").read_bytes() == b"first"
-    store.put("a/object", b"second")
-    assert store.fetch("a/object").read_bytes() == b"second"
+    assert store.fetch("a/object", first).read_bytes() == b"first"
+    assert store.fetch("a/object", store.put("a/object", b"second")).read_bytes() == b"second"
     assert cached(cache) == [path]
 
 
 def test_what_is_cached_hides_neither_absence_nor_damage(store: Store) -> None:
     digest = store.put("a/object", b"data")
-    store.fetch("a/object")
+    store.fetch("a/object", digest)
     store.put("a/object", b"other")
     with pytest.raises(DamagedArtifact, match=f"not {digest}"):
         store.fetch("a/object", digest)
@@ -64,9 +62,8 @@ def test_what_is_cached_hides_neither_absence_nor_damage(store: Store) -> None:
 
 def test_stores_of_one_layout_do_not_share_cached_files(store: Store) -> None:
     other = open_store(f"{store.url}-other")
-    for number, each in enumerate((store, other)):
-        each.put("a/object", bytes([number]))
-    assert store.fetch("a/object") != other.fetch("a/object")
+    digests = [each.put("a/object", bytes([number])) for number, each in enumerate((store, other))]
+    assert store.fetch("a/object", digests[0]) != other.fetch("a/object", digests[1])
 
 
 def test_what_a_killed_download_left_is_swept_when_it_is_old(store: Store, cache: Path) -> None:
@@ -76,9 +73,9 @@ def test_what_a_killed_download_left_is_swept_when_it_is_old(store: Store, cache
         path.touch()
     long_ago = time.time() - 2 * PARTIAL_SECONDS
     os.utime(old, (long_ago, long_ago))
-    store.put("a/object", b"data")
+    digest = store.put("a/object", b"data")
     assert set(cached(cache)) == {fresh, old}
-    path = store.fetch("a/object")
+    path = store.fetch("a/object", digest)
     assert set(cached(cache)) == {fresh, path}
 
 
@@ -86,6 +83,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, s3: str, monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("GHOST_CACHE", str(tmp_path / "file"))
     store = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
-    store.put("a/object", b"data")
+    digest = store.put("a/object", b"data")
     with pytest.raises(StoreError, match=rf"cannot keep a/object in {tmp_path}/file.*; make room there, or set GHOST_"):
-        store.fetch("a/object")
+        store.fetch("a/object", digest)

@@ -98,7 +98,7 @@ def test_a_torn_refusal_is_asked_for_again(store: S3Store, proxy: FaultProxy, fa
     """An absent object is absent, not a broken service, although its 404 broke off."""
     proxy.inject(Fault(BODY_FAULTS[fault][0], "GET", KEY, times=2))
     with pytest.raises(MissingArtifact, match=f"{KEY} is not in the store {store.url}; run the same command again"):
-        store.get(KEY)
+        store.record(KEY)
 
 
 @pytest.mark.parametrize("fault", SERVICE_FAULTS | UPLOAD_FAULTS)
@@ -127,7 +127,7 @@ def test_what_stays_is_told_in_one_line(proxy: FaultProxy, large_file: Path, cod
             operation(store, large_file)
         assert_one_line(str(refusal.value), name, store.url, remedy)
     proxy.inject()
-    assert store.get(KEY) == DATA
+    assert store.record(KEY) == DATA
     assert store.list("") == [KEY]
 
 

@@ -72,7 +72,7 @@ def test_a_file_of_several_parts_is_one_object_with_one_digest(prefix: str, raw:
     store = S3Store(parse_place(f"s3://{BUCKET}/{prefix}"), S3Options(part_bytes=PART_BYTES))
     assert store.put_file("a/large", source) == sha256_bytes(data) == store.sha256("a/large")
     assert store.size("a/large") == len(data)
-    assert store.fetch("a/large").read_bytes() == data
+    assert store.fetch("a/large", sha256_bytes(data)).read_bytes() == data
     head = raw.head_object(Bucket=BUCKET, Key=f"{prefix}/a/large")
     assert head["ETag"].endswith('-4"')
     assert head["Metadata"]["sha256"] == sha256_bytes(data)
@@ -87,23 +87,28 @@ def test_more_keys_than_a_page_holds_are_listed(store: Store, prefix: str) -> No
     assert store.list("runs/ü 20") == [key for key in keys if key.startswith("runs/ü 20")]
 
 
-@pytest.mark.parametrize("method", ["get", "fetch", "sha256"])
+@pytest.mark.parametrize("method", ["record", "get", "fetch", "sha256"])
 def test_bytes_replaced_behind_the_stores_back_are_found(store: Store, prefix: str, raw: Any, method: str) -> None:
     digest = store.put("a/object", b"data")
     raw.put_object(Bucket=BUCKET, Key=f"{prefix}/a/object", Body=b"dat4", Metadata={"sha256": digest})
     with pytest.raises(DamagedArtifact, match=f"a/object .* has sha256 {sha256_bytes(b'dat4')}, not {digest}"):
-        getattr(store, method)("a/object")
+        getattr(store, method)("a/object", *([digest] if method in ("get", "fetch") else []))
 
 
-def test_an_object_that_another_tool_put_is_checked_against_what_the_caller_knows(
+def test_an_object_that_another_tool_put_is_trusted_only_where_the_caller_knows_its_digest(
     store: Store, prefix: str, raw: Any
 ) -> None:
     raw.put_object(Bucket=BUCKET, Key=f"{prefix}/a/object", Body=b"data")
-    assert store.get("a/object") == b"data" == store.fetch("a/object").read_bytes()
-    assert store.get("a/object", store.sha256("a/object")) == b"data"
+    digest = sha256_bytes(b"data")
+    assert store.get("a/object", digest) == b"data" == store.fetch("a/object", digest).read_bytes()
     for read in (store.get, store.fetch):
         with pytest.raises(DamagedArtifact, match="a/object"):
             read("a/object", sha256_bytes(b"other"))
+    for read in (store.record, store.sha256):
+        with pytest.raises(
+            DamagedArtifact, match=r"a/object in the store .* has no sha256 in its metadata, so nothing"
+        ):
+            read("a/object")
 
 
 def test_a_key_that_is_too_long_with_its_prefix_is_refused(store: Store) -> None:
@@ -143,7 +148,7 @@ def test_the_folders_of_a_web_console_are_no_objects(raw: Any, prefix: str) -> N
     ],
 )
 def test_a_marker_of_another_kind_is_refused(raw: Any, prefix: str, content: bytes, complaint: str) -> None:
-    raw.put_object(Bucket=BUCKET, Key=f"{prefix}/{MARKER}", Body=content)
+    raw.put_object(Bucket=BUCKET, Key=f"{prefix}/{MARKER}", Body=content, Metadata={"sha256": sha256_bytes(content)})
     with pytest.raises(StoreError, match=complaint):
         open_store(f"s3://{BUCKET}/{prefix}")
 

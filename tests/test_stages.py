@@ -41,21 +41,21 @@ def flip(store: Path, key: str, where: int | None = None) -> None:
 
 def test_a_record_reads_as_written_and_has_the_same_bytes_for_the_same_stage(store: LocalStore) -> None:
     digests = write(store)
-    before = store.get(stage_key(KEYS, "export"))
+    before = store.record(stage_key(KEYS, "export"))
     record = read_stage(store, KEYS, "export", "c" * 64)
     assert record is not None and (record.stage, record.chain, record.files) == ("export", "c" * 64, digests)
     assert record.digest == store.sha256(f"{KEYS.root}/stages/export.json")
     assert write_stage(store, KEYS, "export", "c" * 64, dict(reversed(digests.items()))) == record
-    assert store.get(stage_key(KEYS, "export")) == before
+    assert store.record(stage_key(KEYS, "export")) == before
 
 
 def test_a_record_of_another_chain_stage_or_format_is_none(store: LocalStore) -> None:
     write(store)
     key = stage_key(KEYS, "export")
     assert read_stage(store, KEYS, "export", "d" * 64) is None
-    store.put(stage_key(KEYS, "evaluation"), store.get(key))
+    store.put(stage_key(KEYS, "evaluation"), store.record(key))
     assert read_stage(store, KEYS, "evaluation", "c" * 64) is None
-    store.put(key, store.get(key).replace(b'"format":%d' % FORMAT_VERSION, b'"format":%d' % (FORMAT_VERSION + 1)))
+    store.put(key, store.record(key).replace(b'"format":%d' % FORMAT_VERSION, b'"format":%d' % (FORMAT_VERSION + 1)))
     assert read_stage(store, KEYS, "export", "c" * 64) is None
 
 
@@ -116,7 +116,7 @@ def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_p
 
 def assert_records_follow_the_layers(run: Run) -> None:
     """Export from the last layer, evaluation from the export; and nothing is listed that a later task changes."""
-    export, evaluation = (json.loads(run.store.get(stage_key(run.keys, name))) for name in ("export", "evaluation"))
+    export, evaluation = (json.loads(run.store.record(stage_key(run.keys, name))) for name in ("export", "evaluation"))
     assert export["chain"] == run.store.sha256(run.keys.layer(1))
     assert evaluation["chain"] == run.store.sha256(stage_key(run.keys, "export"))
     stored = {key.removeprefix(f"{run.keys.root}/") for key in run.store.list(f"{run.keys.checkpoint}/")}

@@ -82,7 +82,7 @@ def dense_perplexity(given: dict[str, Any], **changes: Any) -> float:
         stage.fn(run, 0)
     export_checkpoint.fn(run)
     evaluate.fn(run)
-    return json.loads(run.store.get(run.keys.evaluation))["perplexity"]["dense"]
+    return json.loads(run.store.record(run.keys.evaluation))["perplexity"]["dense"]
 
 
 def test_the_dense_score_is_computed_once_and_taken_only_whole(bench: Bench, tmp_path: Path) -> None:

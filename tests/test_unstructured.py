@@ -223,7 +223,7 @@ def test_a_run_resumes_in_the_same_bytes(finished: tuple[RunSettings, Run]) -> N
 
 def test_a_run_says_that_the_state_keeps_its_size_and_verifies(finished: tuple[RunSettings, Run]) -> None:
     settings, run = finished
-    results = json.loads(run.store.get(run.keys.evaluation))
+    results = json.loads(run.store.record(run.keys.evaluation))
     assert results["d_state"] == {"dense": 32, "pruned": 32} and len(set(results["state_bytes"].values())) == 1
     assert results["perplexity"]["dense"] != results["perplexity"]["pruned"]
     found = verify(Path(settings.store) / run.keys.checkpoint, run.source, run.evaluation_tokens[:48])

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,10 +17,10 @@ from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
 from artifacts.errors import MissingArtifact, StoreError
+from artifacts.places import SCHEME
 
 Result = TypeVar("Result")
 
-SCHEME = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 _DENIED = "access denied; allow s3:ListBucket, GetObject, PutObject and DeleteObject there"
@@ -129,6 +129,11 @@ def make_client(options: S3Options) -> Any:
         raise StoreError(
             f"cannot set up S3 ({kind}); check AWS_ENDPOINT_URL, AWS_PROFILE and AWS_CONFIG_FILE"
         ) from error
+
+
+def metadata_of(answer: Mapping[str, Any]) -> dict[str, str]:
+    """What was stored beside an object, by names in lower case: proxies and older servers send them in another."""
+    return {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
 
 
 def error_code(error: ClientError) -> str:

@@ -19,7 +19,7 @@ def claim(client: Any, place: S3Place, reader: ObjectReader, attempts: int) -> N
     if _is_marked(place, reader):
         return
     with reporting(place, "list the keys"):
-        names = persist(attempts, lambda: _first_names(client, place))
+        names = persist(attempts, lambda: first_names(client, place))
     # Looked for again: whoever opened the same new place just now wrote the marker before anything else.
     if names and not _is_marked(place, reader):
         raise StoreError(f"store {place.url} holds something else; choose an empty prefix with --store")
@@ -28,7 +28,7 @@ def claim(client: Any, place: S3Place, reader: ObjectReader, attempts: int) -> N
         _is_marked(place, reader)
 
 
-def _first_names(client: Any, place: S3Place) -> set[str]:
+def first_names(client: Any, place: S3Place) -> set[str]:
     """Two at most; an empty object named as the folder itself is what web consoles make of "new folder"."""
     start = place.key("")
     answer = client.list_objects_v2(Bucket=place.bucket, Prefix=start, MaxKeys=2)

@@ -11,13 +11,14 @@ from botocore.exceptions import ClientError
 
 from artifacts.digest import sha256_bytes, sha256_file
 from artifacts.errors import AlreadyThere, MissingArtifact, StoreError
+from artifacts.files import is_temporary
 from artifacts.keys import check_key
-from artifacts.marker import MARKER, TEMPORARY
+from artifacts.marker import MARKER
 from artifacts.objects import StoredObject
-from artifacts.s3.client import S3Options, S3Place, error_code, make_client, persist, reporting
+from artifacts.s3.client import S3Options, S3Place, error_code, make_client, metadata_of, persist, reporting
 from artifacts.s3.downloads import Downloads
 from artifacts.s3.marker import claim
-from artifacts.s3.reading import SHA256, ObjectReader
+from artifacts.s3.reading import SHA256, ObjectReader, discard
 from artifacts.s3.upload import upload_file
 
 MAX_KEY_BYTES = 1024
@@ -58,21 +59,15 @@ class S3Store:
             upload_file(self._client, self._place, key, source, digest, self._options)
         return digest
 
-    def get(self, key: str, sha256: str | None = None) -> bytes:
-        self._check(key)
+    def record(self, key: str) -> bytes:
+        return self._get(key, None)
 
-        def collect(blocks: Iterator[bytes]) -> bytes:
-            buffer = io.BytesIO()
-            for block in blocks:
-                buffer.write(block)
-            return buffer.getvalue()
+    def get(self, key: str, sha256: str) -> bytes:
+        return self._get(key, sha256)
 
-        return self._reader.read(key, sha256, collect)[0]
-
-    def fetch(self, key: str, sha256: str | None = None) -> Path:
-        recorded = self._head(key)["Metadata"].get(SHA256)
-        wanted = sha256 or recorded
-        if wanted and recorded in (None, wanted) and (path := self._downloads.find(key, wanted)):
+    def fetch(self, key: str, sha256: str) -> Path:
+        stored = metadata_of(self._head(key)).get(SHA256)
+        if stored == sha256 and (path := self._downloads.find(key, sha256)):
             return path
 
         def write(path: Path, blocks: Iterator[bytes]) -> None:
@@ -104,14 +99,8 @@ class S3Store:
             self._client.delete_object(**self._at(key))
 
     def sha256(self, key: str) -> str:
-        """As `Store.sha256`. Raises DamagedArtifact where the bytes are not those that were put."""
         self._check(key)
-
-        def skip(blocks: Iterator[bytes]) -> None:
-            for _ in blocks:
-                pass
-
-        return self._reader.read(key, None, skip)[1]
+        return self._reader.read(key, None, discard)[1]
 
     def size(self, key: str) -> int:
         return self._head(key)["ContentLength"]
@@ -122,13 +111,24 @@ class S3Store:
 
     def _check(self, key: str) -> None:
         check_key(key)
-        if key == MARKER or any(segment.startswith(TEMPORARY) for segment in key.split("/")):
+        if key == MARKER or any(is_temporary(segment) for segment in key.split("/")):
             raise StoreError(f"key {key!r} is refused: the store uses that name itself; choose another")
         if (length := len(self._place.key(key).encode())) > MAX_KEY_BYTES:
             raise StoreError(
                 f"key {key!r} is refused: with the prefix of {self.url} it has {length} bytes, and S3 takes "
                 f"{MAX_KEY_BYTES}; choose a shorter prefix or name"
             )
+
+    def _get(self, key: str, sha256: str | None) -> bytes:
+        self._check(key)
+
+        def collect(blocks: Iterator[bytes]) -> bytes:
+            buffer = io.BytesIO()
+            for block in blocks:
+                buffer.write(block)
+            return buffer.getvalue()
+
+        return self._reader.read(key, sha256, collect)[0]
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._place.bucket, "Key": self._place.key(key)}
@@ -152,7 +152,7 @@ class S3Store:
             if error_code(error) != "PreconditionFailed":
                 raise
             # The first attempt may have succeeded without our hearing of it.
-            if self._client.head_object(**self._at(key))["Metadata"].get(WRITER) != writer:
+            if metadata_of(self._client.head_object(**self._at(key))).get(WRITER) != writer:
                 raise AlreadyThere(f"{key} is already in the store {self.url}; read it, or delete it first") from error
 
     def _objects(self, prefix: str) -> dict[str, StoredObject]:

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadErro
 from urllib3.exceptions import HTTPError
 
 from artifacts.errors import StoreError
-from artifacts.s3.client import ABSENT, S3Options, S3Place, error_code, pause, persist, reporting
+from artifacts.s3.client import ABSENT, S3Options, S3Place, error_code, metadata_of, pause, persist, reporting
 
 BLOCK = 1 << 20
 BROKEN = (HTTPClientError, IncompleteReadError, HTTPError, OSError)
@@ -37,7 +37,7 @@ class Stream:
         self._answer = self._get(span)
         self.etag = self._answer["ETag"]
         self.size: int = self._answer["ContentLength"]
-        self.metadata: dict[str, str] = self._answer["Metadata"]
+        self.metadata = metadata_of(self._answer)
 
     @property
     def encrypted_by_key(self) -> bool:

@@ -32,7 +32,8 @@ def compare_runs(store: str, run_ids: Sequence[str]) -> list[ComparedRun]:
 def _read(store: Store, keys: RunKeys) -> ComparedRun:
     if not store.exists(keys.manifest):
         raise MissingArtifact(f"run {keys.run_id} is not finished; start it again to continue, then compare")
-    told = json.loads(store.get(f"{keys.checkpoint}/{PROVENANCE}"))
+    key = f"{keys.checkpoint}/{PROVENANCE}"
+    told = json.loads(store.get(key, store.sha256(key)))
     determinants, summary = told["ghost"]["determinants"], told["figures"]
     kept = [read_selection(store, keys, layer).kept_gn.numpy() for layer in range(summary["layers"])]
     recovery = {"recovery": determinants["recovery"]}

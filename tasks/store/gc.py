@@ -54,7 +54,7 @@ def look(store: Store, run_id: str, days: float) -> Unfinished | None:
 
 def _model(store: Store, keys: RunKeys) -> str:
     try:
-        record = parse_object(store.get(keys.run)) or {}
+        record = parse_object(store.record(keys.run)) or {}
     except ArtifactError:
         record = {}
     return str(record.get("model", "?"))

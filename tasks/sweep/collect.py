@@ -67,7 +67,7 @@ def _figures(store: Store, keys: RunKeys) -> dict[str, Any]:
             f"run {keys.run_id} is not in the store {store.url}; its worker may use another kind of device: "
             "name one in the options"
         )
-    results = parse_object(store.get(keys.evaluation)) or {}
+    results = parse_object(store.get(keys.evaluation, store.sha256(keys.evaluation))) or {}
     seconds, peak = read_usage(store, keys)
     pairs = {name: results[name] for name in PAIRS}
     return (
