@@ -1,6 +1,6 @@
 """A folder as a store: one file per object, written under a temporary name beside its place and renamed into it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from artifacts.files import FULL, blocks, expand, files_below, is_temporary, occ
 from artifacts.keys import check_key
 from artifacts.marker import MARK, MARKER, check_mark
 from artifacts.objects import StoredObject
+from artifacts.schemas import FORMAT_VERSION
 
 
 class LocalStore:
@@ -18,14 +19,14 @@ class LocalStore:
     Raises StoreError where the folder is a file, unwritable, holds something else, or has another format.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, versions: Sequence[int] = (FORMAT_VERSION,)) -> None:
         self._root = expand(folder).absolute()
         self.url = str(self._root)
         with self._reporting("open it"):
             if self._root.is_file():
                 raise StoreError(f"store {self.url} is a file; choose a folder with --store")
             self._root.mkdir(parents=True, exist_ok=True)
-            self._claim()
+            self._claim(versions)
         sweep(self._root, follow_links=True)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
@@ -128,13 +129,13 @@ class LocalStore:
                 message = f"cannot {action} ({error}); make it accessible or choose another --store"
             raise StoreError(f"store {self.url}: {message}") from error
 
-    def _claim(self) -> None:
+    def _claim(self, versions: Sequence[int]) -> None:
         # Listed before the marker is looked for: another process may be opening the same new folder right now, and
         # whoever sees its objects also sees the marker that it wrote before them.
         names = occupants(self._root)
         marker = self._root / MARKER
         if marker.is_file():
-            check_mark(self.url, marker.read_bytes())
+            check_mark(self.url, marker.read_bytes(), versions)
         elif names:
             raise StoreError(f"store {self.url} holds something else; choose an empty folder with --store")
         else:

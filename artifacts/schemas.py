@@ -2,8 +2,10 @@
 
 import pyarrow as pa
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of the store, the records and the tables together; raised when a reader of the old one would misread the new."""
+READABLE = (3, FORMAT_VERSION)
+"""Versions whose runs can be looked at: their tables have the same columns. Only runs of this version are continued."""
 
 NAME_KEY = b"ghost.schema"
 VERSION_KEY = b"ghost.version"

@@ -21,17 +21,12 @@ class StageRecord:
     digest: str
 
 
-def stage_key(keys: RunKeys, stage: str) -> str:
-    """Where the stage's record lies."""
-    return f"{keys.root}/stages/{stage}.json"
-
-
 def write_stage(store: Store, keys: RunKeys, stage: str, chain: str, files: Mapping[str, str]) -> StageRecord:
     """Declare a stage done, once its files are in the store: `files` maps names in the run's folder to sha256.
 
     `chain` is the digest of the record of whatever the stage's files were made from.
     """
-    digest = store.put(stage_key(keys, stage), record_bytes(_stage_json(stage, chain, files)))
+    digest = store.put(keys.stage(stage), record_bytes(_stage_json(stage, chain, files)))
     return StageRecord(stage, chain, dict(files), digest)
 
 
@@ -41,7 +36,7 @@ def read_stage(store: Store, keys: RunKeys, stage: str, chain: str) -> StageReco
     Absence, damage of any kind and another format or chain are all None: the stage is to be done again. Raises
     StoreError where the store can't say.
     """
-    data = read(store, stage_key(keys, stage))
+    data = read(store, keys.stage(stage))
     files = (parse_record(data) or {}).get("files")
     if not isinstance(files, dict) or record_bytes(_stage_json(stage, chain, files)) != data:
         return None

@@ -1,6 +1,7 @@
 """The interface of every store: named, immutable-looking objects that appear whole or not at all."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from artifacts.errors import StoreError
 from artifacts.local import LocalStore
 from artifacts.objects import StoredObject
 from artifacts.places import is_remote
+from artifacts.schemas import FORMAT_VERSION
 
 __all__ = ["LocalStore", "Store", "open_store"]
 
@@ -76,25 +78,25 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str | Path) -> Store:
+def open_store(url: str | Path, versions: Sequence[int] = (FORMAT_VERSION,)) -> Store:
     """The store at `url`: a local folder, made if need be, or s3://bucket/prefix.
 
-    Raises StoreError where it cannot serve as one.
+    Raises StoreError where it cannot serve as one, or is of none of these format versions.
     """
     text = str(url)
     if not text:
         raise StoreError("store '' has no name; give a folder or s3://bucket/prefix with --store")
     if is_remote(text):
-        return _open_s3(text)
+        return _open_s3(text, versions)
     if _SCHEME.match(text):
         raise StoreError(
             f"store {text} is not supported by this version; give a local folder or s3://bucket/prefix with --store"
         )
-    return LocalStore(Path(text))
+    return LocalStore(Path(text), versions)
 
 
-def _open_s3(url: str) -> Store:
+def _open_s3(url: str, versions: Sequence[int]) -> Store:
     from artifacts.s3.client import S3Options, parse_place  # boto3 takes a while to import
     from artifacts.s3.store import S3Store
 
-    return S3Store(parse_place(url), S3Options())
+    return S3Store(parse_place(url), S3Options(), versions)

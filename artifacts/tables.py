@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.errors import DamagedArtifact, StoreError
-from artifacts.schemas import NAME_KEY, VERSION_KEY
+from artifacts.schemas import NAME_KEY, READABLE, VERSION_KEY
 
 _RESERVED = "ghost."
 
@@ -72,9 +72,10 @@ def _parsed(data: bytes, schema: pa.Schema) -> pa.Table:
 def _check_version(found: pa.Schema, known: pa.Schema) -> None:
     entries, name = found.metadata or {}, _named(known)
     version, expected = entries.get(VERSION_KEY), (known.metadata or {})[VERSION_KEY]
+    readable = {str(number).encode() for number in READABLE}
     if version is None or entries.get(NAME_KEY) != name.encode():
         raise DamagedArtifact(f"{name} table was not written as one by ghost; make it again")
-    if version != expected:
+    if version not in readable:
         raise StoreError(
             f"{name} table has format version {version.decode()}, this version of ghost knows {expected.decode()}; "
             "read it with the ghost that wrote it, or choose another --store"

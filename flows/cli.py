@@ -56,20 +56,19 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     """
     from flows.console import Bars
     from flows.summary import print_summary
-    from tasks import progress
-    from tasks.run.open import open_ahead
+    from tasks.run.open import open_run
 
     settings = RunSettings.make(**fields)
-    with Bars() as bars, progress.reporting_to(bars):
-        open_ahead(settings)
-        result = through_prefect(lambda: _pruned(fields))
+    with Bars() as bars:
+        opened = open_run(settings, bars)  # whatever is wrong shows before a Prefect server has to start
+        result = through_prefect(lambda: _pruned(opened, fields))
     print_summary(result, as_json=as_json)
 
 
-def _pruned(fields: dict[str, Any]) -> dict[str, Any]:
-    from flows.prune import ghost
+def _pruned(opened: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    from flows.prune import ghost_flow
 
-    return ghost(**fields)
+    return ghost_flow(lambda settings: opened)(**fields)
 
 
 @app.command()
@@ -98,7 +97,7 @@ def verify(
 ) -> None:
     """Load the pruned checkpoint in stock transformers and prove that its logits are those of the original with the
     dropped channels zeroed after the convolution; after recovery, those of ghost's own path on the stored weights."""
-    from tasks.store.show import verify_checkpoint
+    from tasks.evaluate import verify_checkpoint
 
     result = verify_checkpoint(checkpoint, against, text, tokens)
     if as_json:

@@ -33,15 +33,16 @@ class Bars(Drawn):
         self._layers: TaskID | None = None
         self._tokens: TaskID | None = None
 
-    def start(self, layers: int, evaluation_tokens: int) -> None:
+    def start(self, layers: int) -> None:
         self._progress.remove_task(self._opening)
         self._layers = self._progress.add_task("layers", total=layers)
-        if evaluation_tokens:
-            self._tokens = self._progress.add_task("evaluating dense and pruned, tokens", total=evaluation_tokens)
 
     def layer(self, message: str) -> None:
         if self._layers is not None:
             self._progress.update(self._layers, advance=1, description=message)
+
+    def evaluation(self, tokens: int) -> None:
+        self._tokens = self._progress.add_task("evaluating dense and pruned, tokens", total=tokens)
 
     def evaluated(self, tokens: int) -> None:
         if self._tokens is not None:

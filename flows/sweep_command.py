@@ -14,7 +14,6 @@ from flows.console import Drawn
 from flows.options import command_options
 from flows.through import through_prefect
 from ghost.errors import SettingsError
-from tasks import progress
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 
 VARIED = "What is varied: a,b,c or the option several times"
@@ -51,17 +50,17 @@ def sweep(
     }  # fmt: skip
     options = RunOptions.make(**fields)
     asked = make_sweep(axes, options)  # what no run takes is refused here, before a Prefect server has to start
-    with SweepBars(len(asked.cells)) as bars, progress.reporting_to(bars):
-        result = through_prefect(lambda: _swept(axes, options))
+    with SweepBars(len(asked.cells)) as bars:
+        result = through_prefect(lambda: _swept(axes, options, bars))
     print(json.dumps(result, ensure_ascii=False)) if as_json else print_sweep(result)
     if result["failed"]:
         raise typer.Exit(1)
 
 
-def _swept(axes: dict[str, Any], options: RunOptions) -> dict[str, Any]:
-    from flows.sweep import ghost_sweep
+def _swept(axes: dict[str, Any], options: RunOptions, bars: "SweepBars") -> dict[str, Any]:
+    from flows.sweep import sweep_flow
 
-    state = ghost_sweep(**axes, options=options, return_state=True)
+    state = sweep_flow(bars)(**axes, options=options, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
@@ -95,13 +94,15 @@ class SweepBars(Drawn):
         self._progress.update(self._cells, advance=1)
         self._forget()
 
-    def start(self, layers: int, evaluation_tokens: int) -> None:
+    def start(self, layers: int) -> None:
         self._forget()
-        parts = {"  layers": layers, "  evaluating, tokens": evaluation_tokens}
-        self._parts = [self._progress.add_task(name, total=total) for name, total in parts.items()]
+        self._parts = [self._progress.add_task("  layers", total=layers)]
 
     def layer(self, message: str) -> None:
         self._progress.update(self._parts[0], advance=1, description=f"  {message}")
+
+    def evaluation(self, tokens: int) -> None:
+        self._parts.append(self._progress.add_task("  evaluating, tokens", total=tokens))
 
     def evaluated(self, tokens: int) -> None:
         self._progress.update(self._parts[1], advance=tokens)

@@ -1,4 +1,4 @@
-"""`ghost eval`: open one checkpoint or two, measure, and write what came out."""
+"""`ghost eval` and `ghost verify`: open one checkpoint or two, measure or compare them, and write what came out."""
 
 import json
 import statistics
@@ -20,8 +20,9 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
+from ghost.evaluation.verify import verify
 from ghost.settings import RunSettings
-from tasks.run.open import display_name
+from tasks.naming import display_name
 from tasks.staging import local
 
 Told = Callable[[str, int, int], None]
@@ -176,3 +177,10 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "results.parquet").write_bytes(encode(pa.Table.from_pylist(results["rows"], EVALUATION), EVALUATION))
+
+
+def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
+    """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
+    source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder
+    ids = tokenize(folder, read_text(local(corpus, "text"), "evaluation"))[:tokens]
+    return verify(folder, source, ids.to(torch.long))

@@ -7,10 +7,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from artifacts.keys import RunKeys
-from artifacts.schemas import SELECTION, STATS
-from artifacts.store import Store
-from artifacts.tables import decode
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 
@@ -64,16 +60,6 @@ def selection_columns(layer: int, selection: Selection) -> dict[str, Any]:
 def selection_from(table: pa.Table) -> Selection:
     """What `selection_columns` was given."""
     return Selection(_grid(table, "saliency"), _grid(table, "kept"))
-
-
-def read_statistics(store: Store, keys: RunKeys, layer: int) -> LayerStatistics:
-    """The layer's stats.parquet."""
-    return statistics_from(decode(store.get(keys.stats(layer), store.sha256(keys.stats(layer))), STATS))
-
-
-def read_selection(store: Store, keys: RunKeys, layer: int) -> Selection:
-    """The layer's selection.parquet."""
-    return selection_from(decode(store.get(keys.selection(layer), store.sha256(keys.selection(layer))), SELECTION))
 
 
 def token_columns(tokens_bl: Tensor) -> dict[str, Any]:

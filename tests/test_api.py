@@ -18,9 +18,8 @@ from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.in_memory import in_memory
 from ghost.checkpoint.source import HEAD, open_checkpoint
 from ghost.evaluation.verify import verify
-from tasks.run.checkpoint import export_checkpoint, provenance
-from tasks.run.open import Run
-from tests.by_hand import small_settings, through_layers
+from tasks.run.export import provenance
+from tests.by_hand import ByHand, small_settings, through_layers
 from tests.models import load_stock, make_model, make_native, random_tokens, stock_logits, text
 
 OPTIONS: dict[str, Any] = {"samples": 4, "length": 32, "round_to": 8}
@@ -83,14 +82,14 @@ def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -
         assert tensor.dtype == expected[name].dtype and tensor.equal(expected[name]), name
 
 
-def run_of(case: Case) -> Run:
+def run_of(case: Case) -> ByHand:
     run = through_layers(small_settings(case.folder, **case.options))
-    export_checkpoint.fn(run)
+    run.export()
     return run
 
 
-def of_all_layers(run: Run, name: str, schema: pa.Schema) -> pa.Table:
-    keys = [getattr(run.keys, name)(i) for i in range(run.source.layers)]
+def of_all_layers(run: ByHand, name: str, schema: pa.Schema) -> pa.Table:
+    keys = [getattr(run.pruning, name)(i) for i in range(run.source.layers)]
     return pa.concat_tables([decode(run.store.record(key), schema) for key in keys])
 
 
@@ -102,8 +101,8 @@ def test_it_makes_the_bytes_that_a_run_makes(case: Case, tmp_path: Path) -> None
         assert (saved / name).read_bytes() == (written / name).read_bytes(), name
     configs = [json.loads((folder / "config.json").read_text()) for folder in (saved, written)]
     assert configs[0] == configs[1]
-    assert pruned.provenance["kept_channels"] == provenance(run)["kept_channels"]
-    mine, its = (p["ghost"]["determinants"] for p in (pruned.provenance, provenance(run)))
+    assert pruned.provenance["kept_channels"] == provenance(run.run, run.layers)["kept_channels"]
+    mine, its = (p["ghost"]["determinants"] for p in (pruned.provenance, provenance(run.run, run.layers)))
     assert mine == {name: its[name] for name in mine} and {"checkpoint", "calibration", "method"} <= mine.keys()
 
 

@@ -11,7 +11,6 @@ import pytest
 from ghost.report import ComparedRun, overlaps, render_comparison
 from ghost.report.compare import run_labels
 from ghost.report.overlap import by_chance, jaccard
-from tasks.run.finish import finish
 from tests.by_hand import small_settings, through_layers, through_report
 from tests.report_samples import NASTY, Page, page_data, summary, table_rows
 
@@ -31,8 +30,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("compared")
     ids = []
     for method, recovery in (("ghost", "lstsq"), ("random", "none")):
-        run, _ = through_report(small_settings(folder, method=method, recovery=recovery))
-        finish(run)
+        run = through_report(small_settings(folder, method=method, recovery=recovery))
+        run.finish()
         ids.append(run.keys.run_id)
     unfinished = through_layers(small_settings(folder, method="magnitude")).keys.run_id
     return folder / "store", [*ids, unfinished]

@@ -17,7 +17,6 @@ import torch
 
 from ghost.errors import EvaluationError, GhostError
 from ghost.evaluation.perplexity import perplexity
-from tasks.run.checkpoint import evaluate, export_checkpoint
 from tasks.run.evaluation_process import Job, evaluate_apart
 from tests.by_hand import small_settings, through_layers
 from tests.models import make_model, open_backbone, random_tokens
@@ -134,12 +133,12 @@ def test_the_evaluation_of_a_killed_run_ends_with_it(job: Job) -> None:
 
 def test_a_hanging_evaluation_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path) -> None:
     run = through_layers(small_settings(tmp_path, evaluation_timeout=0.5))
-    assert export_checkpoint.fn(run).name == "Completed"
+    assert run.export() == "Completed"
     with pytest.raises(EvaluationError) as late:
-        evaluate.fn(run)
+        run.evaluate()
     where = run.store.locate(run.keys.checkpoint)
     assert f"the pruned checkpoint is stored already, in {where}: started again" in str(late.value)
     assert {"config.json", "model.safetensors", "tokenizer.json"} < {path.name for path in Path(where).iterdir()}
     again = through_layers(small_settings(tmp_path))
-    assert again.cached == {0, 1} and export_checkpoint.fn(again).name == "Cached"
+    assert again.cached == {0, 1} and again.export() == "Cached"
     assert not again.store.exists(again.keys.evaluation)

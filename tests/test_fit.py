@@ -148,6 +148,6 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes(tmp_path: Path) -> None:
     settings = small_settings(tmp_path, recovery="fit")
     run = through_layers(settings)
     before = contents(tmp_path / "store")
-    (tmp_path / "store" / run.keys.weights(1)).unlink()
+    (tmp_path / "store" / run.pruning.weights(1)).unlink()
     assert through_layers(settings).cached == {0}
     assert contents(tmp_path / "store") == before

@@ -9,10 +9,9 @@ import pytest
 
 from ghost.errors import QualityGateError, SettingsError
 from ghost.settings import RunSettings
-from tasks.run.finish import finish
 from tasks.run.gate import check_gate, failed_limits
-from tasks.run.open import Run, open_run
-from tests.by_hand import small_settings, through_report
+from tasks.run.open import open_run
+from tests.by_hand import ByHand, small_settings, through_report
 from tests.chaos import contents
 
 
@@ -22,14 +21,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path) -> Run:
+def finished(folder: Path) -> ByHand:
     """A run without limits, to its end."""
-    run, _ = through_report(small_settings(folder))
-    finish(run)
+    run = through_report(small_settings(folder))
+    run.finish()
     return run
 
 
-def perplexities(run: Run) -> tuple[float, float]:
+def perplexities(run: ByHand) -> tuple[float, float]:
     scores = json.loads(run.store.record(run.keys.evaluation))["perplexity"]
     return scores["dense"], scores["pruned"]
 
@@ -63,12 +62,12 @@ def test_limits_that_nothing_can_keep_are_refused(limits: dict[str, float]) -> N
         RunSettings.make(**limits)
 
 
-def test_a_run_over_the_limit_keeps_its_checkpoint_and_publishes_nothing(folder: Path, finished: Run) -> None:
+def test_a_run_over_the_limit_keeps_its_checkpoint_and_publishes_nothing(folder: Path, finished: ByHand) -> None:
     expected, (_, pruned) = contents(folder / "store"), perplexities(finished)
-    run = open_run(small_settings(folder, out=str(folder / "published"), max_perplexity=pruned / 2))
-    assert run.was_finished
+    run = through_report(small_settings(folder, out=str(folder / "published"), max_perplexity=pruned / 2))
+    assert set(run.states.values()) == {"Cached"}
     with pytest.raises(QualityGateError) as refused:
-        finish(run)
+        run.finish()
     line = str(refused.value)
     assert "\n" not in line and f"perplexity {pruned:.6g} is over {pruned / 2:.6g} (--max-perplexity)" in line
     assert f"the checkpoint is kept in {run.store.locate(run.keys.checkpoint)} and was not published" in line
@@ -76,18 +75,17 @@ def test_a_run_over_the_limit_keeps_its_checkpoint_and_publishes_nothing(folder:
     assert not (folder / "published").exists() and contents(folder / "store") == expected
 
 
-def test_with_another_limit_a_finished_run_is_published_from_the_store(folder: Path, finished: Run) -> None:
+def test_with_another_limit_a_finished_run_is_published_from_the_store(folder: Path, finished: ByHand) -> None:
     expected, (dense, pruned) = contents(folder / "store"), perplexities(finished)
     limits: dict[str, Any] = {"max_perplexity": pruned, "max_perplexity_rise": max(pruned / dense - 1, 1e-9)}
-    run, states = through_report(small_settings(folder, out=str(folder / "out"), **limits))
-    assert states == dict.fromkeys(states, "Cached") and run.cached == {0, 1}
-    finish(run)
+    run = through_report(small_settings(folder, out=str(folder / "out"), **limits))
+    assert set(run.states.values()) == {"Cached"} and run.cached == {0, 1}
+    run.finish()
     weights = f"{run.keys.checkpoint}/model.safetensors"
     assert (folder / "out" / "model.safetensors").read_bytes() == run.store.record(weights)
     assert contents(folder / "store") == expected
 
 
-def test_without_limits_the_gate_reads_nothing(folder: Path, finished: Run) -> None:
+def test_without_limits_any_figure_passes(folder: Path) -> None:
     run = open_run(small_settings(folder, store=str(folder / "empty")))
-    check_gate(run)
-    assert not run.store.exists(run.keys.evaluation)
+    check_gate(run, {"perplexity": {"dense": 1.0, "pruned": math.inf}})

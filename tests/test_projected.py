@@ -18,7 +18,7 @@ from ghost.mixer import PROJECTIONS
 from ghost.modeling import SOURCE, GhostMamba2ForCausalLM
 from ghost.settings import RunSettings
 from ghost.walk import LayerResult, Walk, walk
-from tasks.run.checkpoint import export_checkpoint, provenance
+from tasks.run.export import provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.models import backbone_logits, load_stock, make_model, open_backbone, random_tokens, stock_logits
@@ -147,11 +147,11 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes(tmp_path: Path) -> None:
     settings = small_settings(tmp_path, method="balanced")
     run = through_layers(settings)
     before = contents(tmp_path / "store")
-    (tmp_path / "store" / run.keys.weights(1)).unlink()
+    (tmp_path / "store" / run.pruning.weights(1)).unlink()
     again = through_layers(settings)
     assert again.cached == {0} and contents(tmp_path / "store") == before
-    assert provenance(again)["ghost"]["determinants"]["method"] == "balanced"
-    export_checkpoint.fn(again)
+    assert provenance(again.run, again.layers)["ghost"]["determinants"]["method"] == "balanced"
+    again.export()
     exported = tmp_path / "store" / again.keys.checkpoint
     assert open_checkpoint(exported).mixer_layout.projected_from
 

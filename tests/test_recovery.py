@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import load
 from torch.testing import assert_close
 
@@ -27,7 +26,7 @@ from ghost.selection import select
 from ghost.settings import RunSettings
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
-from tasks.run.checkpoint import provenance
+from tasks.run.export import provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits
@@ -204,10 +203,8 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_d
     settings = small_settings(tmp_path, recovery=recovery)
     run = through_layers(settings)
     before = contents(tmp_path / "store")
-    weights = tmp_path / "store" / run.keys.weights(1)
-    with safe_open(weights, "pt") as file:
-        assert ", held-back nll " in file.metadata()["recovery"]
-    weights.unlink()
+    assert ", held-back nll " in str(run.layers[1].record.note)
+    (tmp_path / "store" / run.pruning.weights(1)).unlink()
     assert through_layers(settings).cached == {0}
     assert contents(tmp_path / "store") == before
 
@@ -215,9 +212,9 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_d
 def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp_path: Path) -> None:
     run, folder = through_layers(small_settings(tmp_path, recovery="lstsq")), tmp_path / "out"
     # Recovery may find nothing better than a slice; this D makes the weights other ones in any case.
-    stored = [load(run.store.record(run.keys.weights(i))) for i in range(2)]
+    stored = [load(run.store.record(run.pruning.weights(i))) for i in range(2)]
     folder.mkdir()
-    export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run))
+    export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run.run, run.layers))
     source, tokens = run.source, TOKENS[0]
     found = verify(folder, source, tokens)
     assert found["difference"] <= 1e-5 and found["against"] == "the stored, changed weights in ghost's own path"
@@ -229,5 +226,5 @@ def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp
 
 
 def test_recovery_is_part_of_what_a_run_is(tmp_path: Path) -> None:
-    runs = {through_layers(small_settings(tmp_path, recovery=how)).keys.run_id for how in ("none", "lstsq")}
+    runs = {through_layers(small_settings(tmp_path, recovery=how)).pruning.prune_id for how in ("none", "lstsq")}
     assert len(runs) == 2

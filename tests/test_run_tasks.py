@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from artifacts.schemas import EVALUATION
-from artifacts.stages import stage_key
 from artifacts.tables import decode
 from ghost.errors import QualityGateError, SettingsError
 from ghost.evaluation.rows import loss
@@ -20,12 +19,11 @@ from ghost.report.card import model_card
 from ghost.settings import RunSettings
 from tasks.run import benchmarks
 from tasks.run.benchmark_process import TaskJob, task_figures
-from tasks.run.checkpoint import evaluate, export_checkpoint, report, summarise
-from tasks.run.finish import finish
 from tasks.run.gate import failed_tasks
-from tasks.run.open import Run, open_run
+from tasks.run.open import open_run
+from tasks.run.report import summarise
 from tasks.watch.recipe import Recipe
-from tests.by_hand import small_settings, through_layers
+from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
 
 WORDS = ("kept", "written", "read", "scored")
@@ -48,20 +46,20 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path, settings: dict[str, Any]) -> Run:
+def finished(folder: Path, settings: dict[str, Any]) -> ByHand:
     """A run with both bundled tasks, to its end."""
     run = through_layers(small_settings(folder, **settings))
-    assert [task.fn(run).name for task in (export_checkpoint, evaluate, report)] == ["Completed"] * 3
-    finish(run)
+    assert [stage() for stage in (run.export, run.evaluate, run.report)] == ["Completed"] * 3
+    run.finish()
     return run
 
 
-def scores(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+def scores(run: ByHand) -> dict[tuple[str, str], dict[str, Any]]:
     found = json.loads(run.store.record(run.keys.evaluation))["tasks"]["scores"]
     return {(score["task"], score["metric"]): score for score in found}
 
 
-def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: Run):
+def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: ByHand):
     about = json.loads(finished.store.record(finished.keys.evaluation))["tasks"]
     assert (about["limit"], about["seed"]) == (3, 0) and "the same seed for every model" in about["protocol"]
     found = scores(finished)
@@ -78,10 +76,10 @@ def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: Run)
     assert words["loss"] == pytest.approx(words["value"]["pruned"] / words["value"]["dense"] - 1)
 
 
-def test_the_table_has_the_described_columns_and_the_figures_of_the_results(finished: Run):
-    table = decode(finished.store.record(finished.keys.tasks), EVALUATION)
+def test_the_table_has_the_described_columns_and_the_figures_of_the_results(finished: ByHand):
+    table = decode(finished.store.record(finished.keys.benchmarks), EVALUATION)
     assert (
-        pq.read_schema(finished.store.fetch(finished.keys.tasks, finished.store.sha256(finished.keys.tasks)))
+        pq.read_schema(finished.store.fetch(finished.keys.benchmarks, finished.store.sha256(finished.keys.benchmarks)))
         .field("stderr")
         .metadata[b"description"]
     )
@@ -93,8 +91,8 @@ def test_the_table_has_the_described_columns_and_the_figures_of_the_results(fini
     assert {model for *_, model in rows} == {"dense", "pruned", "change"}
 
 
-def test_summary_and_model_card_have_the_tasks(finished: Run):
-    summary = summarise(finished)
+def test_summary_and_model_card_have_the_tasks(finished: ByHand):
+    summary = summarise(finished.run, finished.evaluated)
     card = model_card(summary)
     assert summary["tasks"]["scores"] and "\n## Tasks\n" in card
     words = scores(finished)["local_wikitext", "word_perplexity"]["value"]
@@ -103,10 +101,10 @@ def test_summary_and_model_card_have_the_tasks(finished: Run):
     assert "## Tasks" not in model_card({name: value for name, value in summary.items() if name != "tasks"})
 
 
-def test_the_same_model_twice_has_the_same_figures_and_errors(finished: Run):
+def test_the_same_model_twice_has_the_same_figures_and_errors(finished: ByHand):
     model = str(finished.source.folder)
     job = TaskJob(
-        models={"dense": model, "pruned": model}, tokenizer=model, tasks=finished.tasks, limit=3, seed=0,
+        models={"dense": model, "pruned": model}, tokenizer=model, tasks=finished.run.benchmarks, limit=3, seed=0,
         device="cpu", dtype="float32", threads=torch.get_num_threads(),
     )  # fmt: skip
     found = task_figures(asdict(job), print)
@@ -116,45 +114,45 @@ def test_the_same_model_twice_has_the_same_figures_and_errors(finished: Run):
 
 
 def test_a_run_killed_before_its_results_takes_the_tasks_from_the_store(
-    finished: Run, folder: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    finished: ByHand, folder: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     expected = contents(folder / "store")
-    for key in (finished.keys.manifest, finished.keys.evaluation, stage_key(finished.keys, "evaluation")):
+    for key in (finished.keys.manifest, finished.keys.evaluation, finished.keys.stage("evaluation")):
         finished.store.delete(key)
     monkeypatch.setattr(benchmarks, "run_tasks_apart", None)
     again = through_layers(small_settings(folder, **settings))
-    assert (export_checkpoint.fn(again).name, evaluate.fn(again).name) == ("Cached", "Completed")
-    report.fn(again)
-    finish(again)
+    assert (again.export(), again.evaluate()) == ("Cached", "Completed")
+    again.report()
+    again.finish()
     assert contents(folder / "store") == expected
 
 
-def test_a_damaged_table_is_not_taken(finished: Run, folder: Path, settings: dict[str, Any]):
+def test_a_damaged_table_is_not_taken(finished: ByHand, folder: Path, settings: dict[str, Any]):
     expected = contents(folder / "store")
     finished.store.delete(finished.keys.manifest)
-    finished.store.put(finished.keys.tasks, finished.store.record(finished.keys.tasks)[:-1] + b"?")
+    finished.store.put(finished.keys.benchmarks, finished.store.record(finished.keys.benchmarks)[:-1] + b"?")
     again = through_layers(small_settings(folder, **settings))
-    assert export_checkpoint.fn(again).name == "Cached" and evaluate.fn(again).name == "Completed"
-    report.fn(again)
-    finish(again)
+    assert (again.export(), again.evaluate()) == ("Cached", "Completed")
+    again.report()
+    again.finish()
     assert contents(folder / "store") == expected
 
 
 def test_a_run_that_loses_too_much_is_not_published_and_published_with_a_higher_limit(
-    finished: Run, folder: Path, settings: dict[str, Any]
+    finished: ByHand, folder: Path, settings: dict[str, Any]
 ):
     lost = [score["loss"] for score in scores(finished).values() if score["main"]]
     limit = max(lost) / 2
     assert limit > 0
-    run = open_run(small_settings(folder, **settings, out=str(folder / "out"), max_task_loss=limit))
-    assert run.was_finished and run.keys == finished.keys
+    run = through_report(small_settings(folder, **settings, out=str(folder / "out"), max_task_loss=limit))
+    assert set(run.states.values()) == {"Cached"} and run.keys == finished.keys
     with pytest.raises(QualityGateError) as refused:
-        finish(run)
+        run.finish()
     line, words = str(refused.value), scores(finished)["local_wikitext", "word_perplexity"]["value"]
     figures = f"local_wikitext word_perplexity {words['pruned']:.6g} is worse than the dense {words['dense']:.6g} by "
     assert "\n" not in line and figures in line and f"over {limit:.3%} (--max-task-loss)" in line
     assert "was not published; give a lower --sparsity or a higher limit" in line and not (folder / "out").exists()
-    finish(open_run(small_settings(folder, **settings, out=str(folder / "out"), max_task_loss=2 * max(lost))))
+    through_report(small_settings(folder, **settings, out=str(folder / "out"), max_task_loss=2 * max(lost))).finish()
     assert (folder / "out" / "model.safetensors").exists()
 
 
@@ -187,7 +185,7 @@ def test_loss_is_in_points_for_shares_and_relative_for_perplexities(
 
 
 def test_tasks_make_another_run_by_name_limit_and_content_and_no_tasks_the_one_before(
-    finished: Run, folder: Path, settings: dict[str, Any], tmp_path: Path
+    finished: ByHand, folder: Path, settings: dict[str, Any], tmp_path: Path
 ):
     def identity(**changes: Any) -> str:
         return open_run(small_settings(folder, **settings | changes)).keys.run_id
@@ -198,7 +196,7 @@ def test_tasks_make_another_run_by_name_limit_and_content_and_no_tasks_the_one_b
     assert moved == identity(tasks=f"local_lambada:{folder / 'lambada.jsonl'}")
     (tmp_path / "elsewhere").write_text(json.dumps({"text": "another text"}))
     assert len({moved, fewer, identity(tasks=spec), identity(), identity(tasks="")}) == 5
-    assert "tasks" not in open_run(small_settings(folder)).determinants
+    assert open_run(small_settings(folder)).determinants["tasks"] is None
     assert identity(tasks="") == open_run(small_settings(folder, sparsity=0.75)).keys.run_id
     assert identity(max_task_loss=0.5) == finished.keys.run_id
 

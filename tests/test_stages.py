@@ -11,10 +11,9 @@ import pytest
 from artifacts.errors import StoreError
 from artifacts.keys import RunKeys
 from artifacts.schemas import FORMAT_VERSION
-from artifacts.stages import read_stage, stage_key, write_stage
+from artifacts.stages import read_stage, write_stage
 from artifacts.store import LocalStore
-from tasks.run.open import Run
-from tests.by_hand import small_settings, through_report
+from tests.by_hand import ByHand, small_settings, through_report
 from tests.chaos import contents
 
 KEYS = RunKeys("0123456789abcdef")
@@ -41,19 +40,19 @@ def flip(store: Path, key: str, where: int | None = None) -> None:
 
 def test_a_record_reads_as_written_and_has_the_same_bytes_for_the_same_stage(store: LocalStore) -> None:
     digests = write(store)
-    before = store.record(stage_key(KEYS, "export"))
+    before = store.record(KEYS.stage("export"))
     record = read_stage(store, KEYS, "export", "c" * 64)
     assert record is not None and (record.stage, record.chain, record.files) == ("export", "c" * 64, digests)
     assert record.digest == store.sha256(f"{KEYS.root}/stages/export.json")
     assert write_stage(store, KEYS, "export", "c" * 64, dict(reversed(digests.items()))) == record
-    assert store.record(stage_key(KEYS, "export")) == before
+    assert store.record(KEYS.stage("export")) == before
 
 
 def test_a_record_of_another_chain_stage_or_format_is_none(store: LocalStore) -> None:
     write(store)
-    key = stage_key(KEYS, "export")
+    key = KEYS.stage("export")
     assert read_stage(store, KEYS, "export", "d" * 64) is None
-    store.put(stage_key(KEYS, "evaluation"), store.record(key))
+    store.put(KEYS.stage("evaluation"), store.record(key))
     assert read_stage(store, KEYS, "evaluation", "c" * 64) is None
     store.put(key, store.record(key).replace(b'"format":%d' % FORMAT_VERSION, b'"format":%d' % (FORMAT_VERSION + 1)))
     assert read_stage(store, KEYS, "export", "c" * 64) is None
@@ -61,7 +60,7 @@ def test_a_record_of_another_chain_stage_or_format_is_none(store: LocalStore) ->
 
 def test_any_flipped_bit_of_the_record_and_of_its_files_shows(store: LocalStore, tmp_path: Path) -> None:
     write(store)
-    key = stage_key(KEYS, "export")
+    key = KEYS.stage("export")
     keys = [(key, position) for position in range(store.size(key))]
     for damaged, position in [*keys, *((f"{KEYS.root}/{name}", None) for name in FILES)]:
         flip(tmp_path / "store", damaged, position)
@@ -97,8 +96,8 @@ def test_a_store_that_fails_says_nothing_about_the_record(store: LocalStore) -> 
 
 def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
-    run, first = through_report(settings)
-    assert first == dict.fromkeys(first, "Completed")
+    run = through_report(settings)
+    assert set(run.states.values()) == {"Completed"}
     assert_records_follow_the_layers(run)
     expected = contents(tmp_path / "store")
     export, evaluation = {"export_checkpoint"}, {"evaluate"}
@@ -109,16 +108,16 @@ def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_p
     }  # fmt: skip
     for name, tasks in redone.items():
         flip(tmp_path / "store", f"{run.keys.root}/{name}")
-        _, states = through_report(settings)
+        states = through_report(settings).states
         assert states == {task: "Completed" if task in tasks | {"report"} else "Cached" for task in states}, name
         assert contents(tmp_path / "store") == expected, name
 
 
-def assert_records_follow_the_layers(run: Run) -> None:
+def assert_records_follow_the_layers(run: ByHand) -> None:
     """Export from the last layer, evaluation from the export; and nothing is listed that a later task changes."""
-    export, evaluation = (json.loads(run.store.record(stage_key(run.keys, name))) for name in ("export", "evaluation"))
-    assert export["chain"] == run.store.sha256(run.keys.layer(1))
-    assert evaluation["chain"] == run.store.sha256(stage_key(run.keys, "export"))
+    export, evaluation = (json.loads(run.store.record(run.keys.stage(name))) for name in ("export", "evaluation"))
+    assert export["chain"] == run.store.sha256(run.pruning.layer(1))
+    assert evaluation["chain"] == run.store.sha256(run.keys.stage("export"))
     stored = {key.removeprefix(f"{run.keys.root}/") for key in run.store.list(f"{run.keys.checkpoint}/")}
     assert set(export["files"]) == stored - {"checkpoint/README.md", "checkpoint/ghost.json"}
     assert set(evaluation["files"]) == {"evaluation/results.json"}

@@ -16,12 +16,11 @@ from ghost.report.sweep_page import render_sweep
 from ghost.report.sweep_rows import fixed, lines
 from ghost.report.sweep_view import Channels, ModelView
 from ghost.settings import RunSettings
-from tasks.run.checkpoint import evaluate, export_checkpoint
-from tasks.run.cost import forget_peak, peak_bytes, read_usage
+from tasks.run.cost import forget_peak, peak_bytes, read_cost
 from tasks.run.dense_score import keep_dense
-from tasks.run.layers import calibrate_layer, prune_layer, score_layer
 from tasks.run.open import open_run
 from tasks.sweep.settings import RunOptions, make_sweep
+from tests.by_hand import through_layers
 from tests.chaos import Bench
 from tests.sweeps import options, row
 
@@ -77,11 +76,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def dense_perplexity(given: dict[str, Any], **changes: Any) -> float:
     """The dense figure of a run up to its evaluation, by the functions of its tasks."""
-    run = open_run(RunSettings.make(**given | changes))
-    for stage in (calibrate_layer, score_layer, prune_layer):
-        stage.fn(run, 0)
-    export_checkpoint.fn(run)
-    evaluate.fn(run)
+    run = through_layers(RunSettings.make(**given | changes))
+    run.export()
+    run.evaluate()
     return json.loads(run.store.record(run.keys.evaluation))["perplexity"]["dense"]
 
 
@@ -98,7 +95,7 @@ def test_the_dense_score_is_computed_once_and_taken_only_whole(bench: Bench, tmp
     keep_dense(open_run(RunSettings.make(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128))
     assert dense_perplexity(given, sparsity=0.25) == 7.5, "a score that is there is taken"
     assert dense_perplexity(given, sparsity=0.25, window=64) != 7.5, "another window"
-    seconds, peak = read_usage(open_store(tmp_path / "store"), open_run(RunSettings.make(**given, sparsity=0.5)).keys)
+    seconds, peak = read_cost(open_store(tmp_path / "store"), open_run(RunSettings.make(**given, sparsity=0.5)).pruning)
     assert 0 < seconds < 60 and peak is not None and 50e6 < peak < 8e9
 
 

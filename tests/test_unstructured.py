@@ -18,8 +18,7 @@ from ghost.saliency import find_method
 from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, thin_mixer, wanda
 from ghost.settings import RunSettings
 from ghost.walk import Walk, walk
-from tasks.run.open import Run
-from tests.by_hand import small_settings, through_layers, through_report
+from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
 from tests.models import make_model, open_backbone, random_tokens
 
@@ -209,32 +208,32 @@ def test_settings_that_mean_nothing_here_are_refused(name: str, changes: dict[st
 
 
 @pytest.fixture(scope="module", params=["wanda", "sparsegpt", "shedder"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, Run]:
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, ByHand]:
     settings = small_settings(tmp_path_factory.mktemp("run"), method=request.param)
-    return settings, through_report(settings)[0]
+    return settings, through_report(settings)
 
 
-def test_a_run_resumes_in_the_same_bytes(finished: tuple[RunSettings, Run]) -> None:
+def test_a_run_resumes_in_the_same_bytes(finished: tuple[RunSettings, ByHand]) -> None:
     settings, run = finished
     before = contents(store := Path(settings.store))
-    (store / run.keys.weights(1)).unlink()
+    (store / run.pruning.weights(1)).unlink()
     assert through_layers(settings).cached == {0} and contents(store) == before
 
 
-def test_a_run_says_that_the_state_keeps_its_size_and_verifies(finished: tuple[RunSettings, Run]) -> None:
+def test_a_run_says_that_the_state_keeps_its_size_and_verifies(finished: tuple[RunSettings, ByHand]) -> None:
     settings, run = finished
     results = json.loads(run.store.record(run.keys.evaluation))
     assert results["d_state"] == {"dense": 32, "pruned": 32} and len(set(results["state_bytes"].values())) == 1
     assert results["perplexity"]["dense"] != results["perplexity"]["pruned"]
-    found = verify(Path(settings.store) / run.keys.checkpoint, run.source, run.evaluation_tokens[:48])
+    found = verify(Path(settings.store) / run.keys.checkpoint, run.source, run.run.evaluation_tokens[:48])
     shed = settings.method == "shedder"
     against = "the original without the dropped channels" if shed else "the stored, changed weights"
     assert found["difference"] <= 1e-5 and against in found["against"]
 
 
-def test_in_memory_it_is_the_same_model_as_a_run_s(finished: tuple[RunSettings, Run]) -> None:
+def test_in_memory_it_is_the_same_model_as_a_run_s(finished: tuple[RunSettings, ByHand]) -> None:
     settings, run = finished
-    tokens_bl, method = run.calibration_bl, settings.method
+    tokens_bl, method = run.run.calibration_bl, settings.method
     model = ghost.prune(run.source.folder, calibration=tokens_bl, method=method, round_to=8).model
     state, stored = model.state_dict(), load_file(Path(settings.store) / run.keys.checkpoint / "model.safetensors")
     assert all(state[key].equal(tensor) for key, tensor in stored.items()) and model.config.state_size == 32

@@ -1,5 +1,6 @@
 """A bucket, or a prefix in one, marked as a store."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -11,21 +12,21 @@ from artifacts.s3.client import S3Place, error_code, persist, reporting
 from artifacts.s3.reading import SHA256, ObjectReader
 
 
-def claim(client: Any, place: S3Place, reader: ObjectReader, attempts: int) -> None:
+def claim(client: Any, place: S3Place, reader: ObjectReader, attempts: int, versions: Sequence[int]) -> None:
     """Mark the place as a store if it is empty.
 
     Raises StoreError where it holds something else, has another format, or cannot be used.
     """
-    if _is_marked(place, reader):
+    if _is_marked(place, reader, versions):
         return
     with reporting(place, "list the keys"):
         names = persist(attempts, lambda: first_names(client, place))
     # Looked for again: whoever opened the same new place just now wrote the marker before anything else.
-    if names and not _is_marked(place, reader):
+    if names and not _is_marked(place, reader, versions):
         raise StoreError(f"store {place.url} holds something else; choose an empty prefix with --store")
     if not names:
         _mark(client, place, attempts)
-        _is_marked(place, reader)
+        _is_marked(place, reader, versions)
 
 
 def first_names(client: Any, place: S3Place) -> set[str]:
@@ -46,10 +47,10 @@ def _mark(client: Any, place: S3Place, attempts: int) -> None:
                 raise
 
 
-def _is_marked(place: S3Place, reader: ObjectReader) -> bool:
+def _is_marked(place: S3Place, reader: ObjectReader, versions: Sequence[int]) -> bool:
     try:
         data, _ = reader.read(MARKER, None, b"".join)
     except MissingArtifact:
         return False
-    check_mark(place.url, data)
+    check_mark(place.url, data, versions)
     return True

@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from artifacts.s3.downloads import Downloads
 from artifacts.s3.marker import claim
 from artifacts.s3.reading import SHA256, ObjectReader, discard
 from artifacts.s3.upload import upload_file
+from artifacts.schemas import FORMAT_VERSION
 
 MAX_KEY_BYTES = 1024
 WRITER = "writer"
@@ -32,7 +33,7 @@ class S3Store:
     Raises StoreError where the bucket cannot be used, or the place holds something else or has another format.
     """
 
-    def __init__(self, place: S3Place, options: S3Options) -> None:
+    def __init__(self, place: S3Place, options: S3Options, versions: Sequence[int] = (FORMAT_VERSION,)) -> None:
         self.url = place.url
         self._place = place
         self._options = options
@@ -40,7 +41,7 @@ class S3Store:
         self._reader = ObjectReader(self._client, place, options)
         # The endpoint too: buckets of one name at two services are two stores.
         self._downloads = Downloads(f"{self._client.meta.endpoint_url} {place.url}")
-        claim(self._client, place, self._reader, options.attempts)
+        claim(self._client, place, self._reader, options.attempts, versions)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
         self._check(key)

@@ -6,9 +6,10 @@ import torch
 
 from artifacts import keys
 from artifacts.claims import read
-from artifacts.digest import canonical_json, parse_record, record_bytes, identity, sha256_bytes
+from artifacts.digest import canonical_json, identity, parse_record, record_bytes, sha256_bytes
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from tasks.run.open import Run, numerics
+
 
 def find_dense(run: Run) -> Perplexity | None:
     """The dense model's score, if the store has it, whole, of this model, text, window, device and precision.

@@ -1,4 +1,4 @@
-"""Evaluation: perplexity of the dense and the pruned model by the same code, sizes and lm-eval's benchmarks beside it."""
+"""Evaluation: perplexity of the dense and the pruned model by the same code, sizes and benchmarks beside it."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from prefect import task
-from prefect.client.schemas.objects import State
 
 from artifacts.stages import StageRecord, read_stage, write_stage
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
@@ -36,8 +35,8 @@ class Evaluated:
 
 
 @task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
-def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> State[Any]:
-    """Both models' figures, to evaluation/results.json. Hands on what was Evaluated."""
+def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Evaluated:
+    """Both models' figures, to evaluation/results.json."""
     key, chain = run.keys.evaluation, exported.record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
         results = json.loads(run.store.get(key, record.files[RESULTS]))

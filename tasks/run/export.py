@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.stages import StageRecord, read_stage, write_stage
@@ -37,8 +36,8 @@ class Exported:
 
 
 @task(name="export_checkpoint", task_run_name="export checkpoint", **OPTIONS)
-def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> State[Any]:
-    """The pruned model as a transformers folder, to checkpoint/. Hands on the Exported checkpoint."""
+def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> Exported:
+    """The pruned model as a transformers folder, to checkpoint/."""
     config, chain = f"{run.keys.checkpoint}/config.json", layers[-1].record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
         return ended(Exported(record), config, cached=True)

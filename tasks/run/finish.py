@@ -28,7 +28,7 @@ def finish(
     where the figures exceed the run's limits.
     """
     files = dict(records) | _vouched(run, layers, exported, evaluated) | dict(reported)
-    write_manifest(run.store, run.keys, files)
+    listed = write_manifest(run.store, run.keys, files)
     check_gate(run, evaluated.results)
     out = run.settings.out
     if out is None:
@@ -36,13 +36,11 @@ def finish(
     check_out(out, run.keys.run_id)
     record = {"run_id": run.keys.run_id, "model": display_name(run.settings.model), "recipe": run.settings.recipe}
     top = f"{run.keys.checkpoint}/"
-    published = {key.removeprefix(top): sha256 for key, sha256 in files.items() if key.startswith(top)}
+    published = {key.removeprefix(top): entry for key, entry in listed.items() if key.startswith(top)}
     return publish(run.store, run.keys.checkpoint, published, out, record, first=PROVENANCE)
 
 
-def _vouched(
-    run: Run, layers: Sequence[PrunedLayer], exported: Exported, evaluated: Evaluated
-) -> dict[str, str]:
+def _vouched(run: Run, layers: Sequence[PrunedLayer], exported: Exported, evaluated: Evaluated) -> dict[str, str]:
     """The digests of layers and stages, and of all that their records vouch for, by key."""
     files = {}
     for number, layer in enumerate(layers):

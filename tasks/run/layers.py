@@ -1,5 +1,5 @@
-"""The three tasks of a layer: calibrate, score, prune. Each hands on what it found, with the digest under which the store
-keeps it; a layer found done in the store ends as state `Cached`."""
+"""The three tasks of a layer: calibrate, score, prune. Each hands on what it found, with the digest under which the
+store keeps it; a layer found done in the store ends as state `Cached`."""
 
 import time
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from safetensors.torch import load, save
 
-from artifacts.claims import NOT_THERE, holds
+from artifacts.claims import NOT_THERE
 from artifacts.digest import sha256_bytes
 from artifacts.manifest import LayerRecord, merge_timings, read_layer, write_layer
 from artifacts.schemas import SELECTION, STATS
@@ -45,8 +44,8 @@ class Stored(Generic[Content]):
         self.content, self.sha256, self.done = content, sha256, done
 
 
-def ended(result: object, key: str, *, cached: bool = False, note: str | None = None) -> State[Any]:
-    """A task's state, with what it hands on. Key and note show in its message."""
+def ended(result: object, key: str, *, cached: bool = False, note: str | None = None) -> Any:
+    """A task's state, of which Prefect gives the caller the `result`. Key and note show in the state's message."""
     name = "Cached" if cached else "Completed"
     return Completed(name=name, message=f"{key}: {note}" if note else key, data=result)
 
@@ -60,10 +59,10 @@ def timed(run: Run, timings: str, stage: str) -> Iterator[None]:
 
 
 @task(name="calibrate_layer", task_run_name="layer {layer:02d}: calibrate", **OPTIONS)
-def calibrate_layer(run: Run, layer: int, chain: str) -> State[Any]:
+def calibrate_layer(run: Run, layer: int, chain: str) -> Stored[LayerStatistics]:
     """Statistics of the layer, to stats.parquet; adopts the whole layer, or its statistics, if the store has them.
 
-    `chain` is the digest of the layer before, or of all that the first one depends on. Hands on Stored statistics.
+    `chain` is the digest of the layer before, or of all that the first one depends on.
     """
     key = run.pruning.stats(layer)
     if (done := _adopt(run, layer, chain)) is not None:
@@ -87,8 +86,6 @@ def _adopt(run: Run, layer: int, chain: str) -> PrunedLayer | None:
         statistics, selection = statistics_from(decode(stats, STATS)), selection_from(decode(chosen, SELECTION))
     except NOT_THERE:
         return None
-    if not holds(run.store, weights, digest):
-        return None
     # What is more than a cut can't be made again from the source: the walk goes on through the bytes in the store.
     run.walk.restore(layer, selection, (lambda: load(run.store.get(weights, digest))) if run.walk.changes else None)
     return PrunedLayer(record, statistics, selection, cached=True)
@@ -108,8 +105,8 @@ def _stored_statistics(run: Run, layer: int, chain: str) -> Stored[LayerStatisti
 
 
 @task(name="score_layer", task_run_name="layer {layer:02d}: score", **OPTIONS)
-def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> State[Any]:
-    """Saliency and the choice of channels, to selection.parquet. Hands on a Stored selection."""
+def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> Stored[Selection]:
+    """Saliency and the choice of channels, to selection.parquet."""
     key = run.pruning.selection(layer)
     if (done := statistics.done) is not None:
         return ended(Stored(done.selection, done.record.files["selection.parquet"], done), key, cached=True)
@@ -121,8 +118,8 @@ def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> St
 @task(name="prune_layer", task_run_name="layer {layer:02d}: prune", **OPTIONS)
 def prune_layer(
     run: Run, layer: int, chain: str, statistics: Stored[LayerStatistics], selection: Stored[Selection]
-) -> State[Any]:
-    """The pruned mixer to weights.safetensors, then layer.json: from here on the layer is done. Hands on the layer."""
+) -> PrunedLayer:
+    """The pruned mixer to weights.safetensors, then layer.json: from here on the layer is done."""
     key = run.pruning.weights(layer)
     if (done := selection.done) is not None:
         return ended(done, key, cached=True)

@@ -34,8 +34,8 @@ from tasks.tables import token_columns
 
 
 class Run:
-    """One run, opened: settings, store, model, texts, and the walk through the model. What the stages find out they hand
-    to each other; nothing of it is kept here. A plain class: Prefect must not look inside.
+    """One run, opened: settings, store, model, texts, and the walk through the model. What the stages find out, they
+    hand to each other; nothing of it is kept here. A plain class: Prefect must not look inside.
 
     `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
     `pruning` are the keys of what all runs that prune alike share, `keys` those of this run.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
-from prefect.client.schemas.objects import State
 
 from artifacts.claims import holds
 from artifacts.manifest import read_manifest
@@ -24,8 +23,8 @@ from tasks.run.open import Run, corpus_record
 
 
 @task(name="report", task_run_name="report", **OPTIONS)
-def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> State[Any]:
-    """The page to report/index.html, model card and ghost.json into checkpoint/. Hands on their digests by key."""
+def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> Mapping[str, str]:
+    """The page to report/index.html, model card and ghost.json into checkpoint/. Their digests by key."""
     key = run.keys.report
     keys = (key, f"{run.keys.checkpoint}/{CARD}", f"{run.keys.checkpoint}/{PROVENANCE}")
     if (made := _made_before(run, keys, layers, evaluated)) is not None:

@@ -1,19 +1,13 @@
 """Several finished runs of a store beside each other."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.errors import MissingArtifact
-from artifacts.keys import RunKeys
-from artifacts.store import Store
 from ghost.errors import SettingsError
-from ghost.export import PROVENANCE
 from ghost.report import ComparedRun, overlaps, render_comparison
 from ghost.report.figures import rise
-from tasks.store.show import find_run, open_existing
-from tasks.tables import read_selection
+from tasks.stored_run import StoredRun, find_run, open_existing
 
 SETTINGS = ("run_id", "model", "method", "sparsity", "recovery", "calibration", "evaluation")
 FIGURES = ("perplexity", "state_bytes", "d_state", "parameters")
@@ -23,33 +17,30 @@ def compare_runs(store: str, run_ids: Sequence[str]) -> list[ComparedRun]:
     """The runs whose ids start so, in this order. MissingArtifact for an unknown or unfinished one, SettingsError for
     fewer than two different ones."""
     opened = open_existing(store)
-    keys = list(dict.fromkeys(find_run(opened, run_id) for run_id in run_ids))
-    if len(keys) < 2:
-        raise SettingsError(f"{keys[0].run_id} is one run; give two or more different ones to compare")
-    return [_read(opened, key) for key in keys]
+    found = list(dict.fromkeys(find_run(opened, run_id) for run_id in run_ids))
+    if len(found) < 2:
+        raise SettingsError(f"{found[0].keys.run_id} is one run; give two or more different ones to compare")
+    return [_read(run) for run in found]
 
 
-def _read(store: Store, keys: RunKeys) -> ComparedRun:
-    if not store.exists(keys.manifest):
-        raise MissingArtifact(f"run {keys.run_id} is not finished; start it again to continue, then compare")
-    key = f"{keys.checkpoint}/{PROVENANCE}"
-    told = json.loads(store.get(key, store.sha256(key)))
-    determinants, summary = told["ghost"]["determinants"], told["figures"]
-    kept = [read_selection(store, keys, layer).kept_gn.numpy() for layer in range(summary["layers"])]
+def _read(run: StoredRun) -> ComparedRun:
+    made = run.provenance()
+    determinants, summary = made["ghost"]["determinants"], made["figures"]
+    kept = [run.selection(layer).kept_gn.numpy() for layer in range(summary["layers"])]
     recovery = {"recovery": determinants["recovery"]}
     return ComparedRun(summary=summary | recovery, source=determinants["checkpoint"], kept=kept)
 
 
 def machine_readable(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     """The figures of the page as plain values."""
-    told = [{name: run.summary[name] for name in (*SETTINGS, *FIGURES)} for run in runs]
-    for summary in told:
+    figures = [{name: run.summary[name] for name in (*SETTINGS, *FIGURES)} for run in runs]
+    for summary in figures:
         summary["perplexity_rise"] = rise(summary["perplexity"])
     pairs = [
         {"runs": [runs[i].summary["run_id"] for i in overlap.pair], "mean": overlap.mean, "layers": overlap.layers}
         for overlap in overlaps(runs)
     ]
-    return {"runs": told, "overlap": pairs}
+    return {"runs": figures, "overlap": pairs}
 
 
 def write_page(runs: Sequence[ComparedRun], out: Path) -> Path:

@@ -1,14 +1,14 @@
 """Unfinished runs that nobody has continued for a while: found, and removed for whoever says so."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from artifacts.digest import parse_object
-from artifacts.errors import ArtifactError
-from artifacts.keys import RunKeys
+from artifacts.keys import RUNS, RunKeys
+from artifacts.objects import StoredObject
 from artifacts.store import Store
-from tasks.store.show import open_existing
+from tasks.stored_run import StoredRun, open_existing
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -22,7 +22,7 @@ class Unfinished:
     days: float
     """Since its newest object was stored."""
     size: int
-    """Bytes of all its objects."""
+    """Bytes of all its objects, and of its pruning's where no other run has the same."""
     layers: int
     """Layers that are done."""
 
@@ -33,43 +33,56 @@ def collect(store: str, days: float, *, remove: bool) -> list[dict[str, Any]]:
     Raises MissingArtifact where there is no store, StoreError where it fails.
     """
     opened = open_existing(store)
-    run_ids = sorted({found.key.split("/")[1] for found in opened.objects("runs/")})
-    found = [run for run_id in run_ids if (run := look(opened, run_id, days))]
+    run_ids = sorted({found.key.split("/")[1] for found in opened.objects(RUNS)})
+    runs = [StoredRun(opened, RunKeys(run_id)) for run_id in run_ids]
+    found = [unfinished for run in runs if (unfinished := look(run, runs, days))]
     if remove:
-        found = [run for run in found if _removed(opened, run, days)]
+        by_id = {run.keys.run_id: run for run in runs}
+        found = [unfinished for unfinished in found if _removed(by_id[unfinished.run_id], runs, days)]
     return [asdict(run) for run in sorted(found, key=lambda run: -run.days)]
 
 
-def look(store: Store, run_id: str, days: float) -> Unfinished | None:
-    """The run, if it is unfinished and has stored nothing for `days`."""
-    keys = RunKeys(run_id)
-    objects = store.objects(f"{keys.root}/")
-    idle = (time.time() - max((found.modified for found in objects), default=time.time())) / DAY_SECONDS
-    if not objects or idle < days or any(found.key == keys.manifest for found in objects):
+def look(run: StoredRun, runs: Sequence[StoredRun], days: float) -> Unfinished | None:
+    """The run, one of `runs`, if it is unfinished and neither it nor its pruning has stored anything for `days`."""
+    own, pruned = _objects(run.store, run.keys.root), _objects(run.store, run.pruning.root)
+    newest = max((found.modified for found in (*own, *pruned)), default=time.time())
+    idle = (time.time() - newest) / DAY_SECONDS
+    if not own or idle < days or any(found.key == run.keys.manifest for found in own):
         return None
-    layers = sum(found.key.endswith("/layer.json") for found in objects)
-    size = sum(found.size for found in objects)
-    return Unfinished(run_id=run_id, model=_model(store, keys), days=round(idle, 1), size=size, layers=layers)
+    return Unfinished(
+        run_id=run.keys.run_id,
+        model=str(run.record.get("model", "?")),
+        days=round(idle, 1),
+        size=sum(found.size for found in {*own, *(() if _shared(run, runs) else pruned)}),
+        layers=run.layers,
+    )
 
 
-def _model(store: Store, keys: RunKeys) -> str:
-    try:
-        record = parse_object(store.record(keys.run)) or {}
-    except ArtifactError:
-        record = {}
-    return str(record.get("model", "?"))
+def _objects(store: Store, root: str) -> tuple[StoredObject, ...]:
+    return store.objects(f"{root}/")
 
 
-def _removed(store: Store, run: Unfinished, days: float) -> bool:
-    """Whether the run is gone now; it stays if somebody has continued or finished it meanwhile.
+def _shared(run: StoredRun, runs: Sequence[StoredRun]) -> bool:
+    """Whether another run has the same pruning."""
+    return any(other.pruning == run.pruning and other.keys != run.keys for other in runs)
+
+
+def _removed(run: StoredRun, runs: Sequence[StoredRun], days: float) -> bool:
+    """Whether the run is gone now, and its pruning with the last run that has it; it stays if somebody has continued or
+    finished it meanwhile.
 
     Records go before what they vouch for, so that what is left of an interrupted removal claims nothing, and run.json
     last, so that it still has a name.
     """
-    if look(store, run.run_id, days) is None:
+    if look(run, runs, days) is None:
         return False
-    keys = RunKeys(run.run_id)
-    stored = [found.key for found in store.objects(f"{keys.root}/")]
-    for key in sorted(stored, key=lambda key: (key == keys.run, not key.endswith(".json"), key)):
-        store.delete(key)
+    roots = {run.keys.root} if _shared(run, _there(runs)) else {run.keys.root, run.pruning.root}
+    stored = [found.key for root in roots for found in _objects(run.store, root)]
+    for key in sorted(stored, key=lambda key: (key == run.keys.run, not key.endswith(".json"), key)):
+        run.store.delete(key)
     return True
+
+
+def _there(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Those that have not been removed by now."""
+    return [run for run in runs if run.store.exists(run.keys.run)]

@@ -1,69 +1,28 @@
-"""Looking at what runs left behind: a run's layers, and the proof of a checkpoint."""
+"""A run's layers, as rows for a terminal."""
 
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from artifacts.errors import MissingArtifact
-from artifacts.folders import open_folder
-from artifacts.keys import RunKeys
-from artifacts.marker import MARKER
-from artifacts.store import Store, open_store
-from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import tokenize
-from ghost.checkpoint.source import open_checkpoint
-from ghost.evaluation.verify import verify
-from tasks.run.layers import energy_dropped
-from tasks.staging import local
-from tasks.tables import read_selection, read_statistics
+from tasks.stored_run import StoredRun, find_run, open_existing
 
 
 def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
     """A title, and one row per finished layer of the run whose id starts with `run_id`."""
-    opened = open_existing(store)
-    keys = find_run(opened, run_id)
-    done = [key for key in opened.list(f"{keys.root}/layers/") if key.endswith("/layer.json")]
-    if not done:
-        raise MissingArtifact(f"run {keys.run_id} has no finished layer yet; start it again to continue")
-    finished = "finished" if opened.exists(keys.manifest) else "not finished"
-    return f"run {keys.run_id}, {finished}", [_row(opened, keys, layer) for layer in range(len(done))]
+    run = find_run(open_existing(store), run_id)
+    if not run.layers:
+        raise MissingArtifact(f"run {run.keys.run_id} has no finished layer yet; start it again to continue")
+    state = "finished" if run.finished else "not finished"
+    return f"run {run.keys.run_id}, {state}", [_row(run, layer) for layer in range(run.layers)]
 
 
-def open_existing(store: str) -> Store:
-    """The store at `store`; MissingArtifact where there is none, which a look must not make."""
-    try:
-        open_folder(store).read(MARKER)
-    except MissingArtifact:
-        raise MissingArtifact(f"there is no store at {store}; give the one of your runs with --store") from None
-    return open_store(store)
-
-
-def find_run(store: Store, run_id: str) -> RunKeys:
-    """The one run whose id starts so; MissingArtifact where there is none, or more than one."""
-    runs = sorted({key.split("/")[1] for key in store.list("runs/")})
-    matching = [name for name in runs if run_id and name.startswith(run_id)]
-    if len(matching) != 1:
-        found = f"runs there: {', '.join(runs)}" if runs else "there are no runs"
-        raise MissingArtifact(f"run {run_id!r} matches {len(matching)} runs in the store {store.url}; {found}")
-    return RunKeys(matching[0])
-
-
-def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
-    selection = read_selection(store, keys, layer)
-    dropped = energy_dropped(read_statistics(store, keys, layer), selection)
-    saliency, kept = selection.saliency_gn, selection.kept_gn
+def _row(run: StoredRun, layer: int) -> dict[str, Any]:
+    selection = run.selection(layer)
+    saliency_gn, kept_gn = selection.saliency_gn, selection.kept_gn
+    dropped = run.statistics(layer).energy_dropped(kept_gn)
     return {
         "layer": layer,
-        "kept": f"{int(kept.sum())} of {kept.numel()}",
+        "kept": f"{int(kept_gn.sum())} of {kept_gn.numel()}",
         "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
-        "least kept saliency": f"{saliency[kept].min():.4g}",
-        "most dropped saliency": f"{saliency[~kept].max():.4g}",
+        "least kept saliency": f"{saliency_gn[kept_gn].min():.4g}",
+        "most dropped saliency": f"{saliency_gn[~kept_gn].max():.4g}",
     }
-
-
-def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
-    """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
-    source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder
-    ids = tokenize(folder, read_text(local(corpus, "text"), "evaluation"))[:tokens]
-    return verify(folder, source, ids.to(torch.long))

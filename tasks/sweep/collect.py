@@ -8,21 +8,22 @@ import pyarrow as pa
 import torch
 
 from artifacts.claims import NOT_THERE
-from artifacts.digest import parse_object, record_bytes
+from artifacts.digest import record_bytes
 from artifacts.errors import MissingArtifact
-from artifacts.keys import RunKeys, SweepKeys
+from artifacts.keys import SweepKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.report.sweep_page import render_sweep
-from tasks.run.cost import read_usage
-from tasks.run.open import display_name
+from tasks.naming import display_name
+from tasks.run.cost import read_cost
+from tasks.stored_run import StoredRun
 from tasks.sweep.outcome import Outcome
 from tasks.sweep.schema import CELLS
 from tasks.sweep.settings import WITHOUT_EFFECT, Sweep
 from tasks.sweep.views import model_views
 
-UNTOLD = (*WITHOUT_EFFECT, "tokenizer", "allow_code")
+UNLISTED = (*WITHOUT_EFFECT, "tokenizer", "allow_code")
 """Options that change no figure, or are places of this machine."""
 PAIRS = ("d_state", "perplexity", "state_bytes")
 """Figures of the results that are of the dense and of the pruned model."""
@@ -56,19 +57,19 @@ def _row(store: Store, outcome: Outcome) -> dict[str, Any]:
     if outcome.run_id is None:
         return dict.fromkeys(CELLS.names) | asked | {"error": outcome.error}
     try:
-        return asked | {"run_id": outcome.run_id, "error": None} | _figures(store, RunKeys(outcome.run_id))
+        return asked | {"run_id": outcome.run_id, "error": None} | _figures(outcome.run(store))
     except NOT_THERE as error:
         return dict.fromkeys(CELLS.names) | asked | {"error": str(error)}
 
 
-def _figures(store: Store, keys: RunKeys) -> dict[str, Any]:
-    if not store.exists(keys.manifest):
+def _figures(run: StoredRun) -> dict[str, Any]:
+    if not run.finished:
         raise MissingArtifact(
-            f"run {keys.run_id} is not in the store {store.url}; its worker may use another kind of device: "
+            f"run {run.keys.run_id} is not in the store {run.store.url}; its worker may use another kind of device: "
             "name one in the options"
         )
-    results = parse_object(store.get(keys.evaluation, store.sha256(keys.evaluation))) or {}
-    seconds, peak = read_usage(store, keys)
+    results = run.results()
+    seconds, peak = read_cost(run.store, run.pruning)
     pairs = {name: results[name] for name in PAIRS}
     return (
         {"kept": results["kept_channels"], "channels": results["channels"], "seconds": seconds}
@@ -82,7 +83,7 @@ def _figures(store: Store, keys: RunKeys) -> dict[str, Any]:
 def _about(sweep: Sweep) -> dict[str, Any]:
     """What was asked for, without the paths of this machine."""
     places = {name: display_name(str(sweep.options[name])) for name in ("calibration", "evaluation")}
-    options = {k: v for k, v in sweep.options.items() if k not in UNTOLD and v not in (None, "")}
+    options = {k: v for k, v in sweep.options.items() if k not in UNLISTED and v not in (None, "")}
     axes = {name: list(values) for name, values in sweep.axes.items()}
     return {
         "sweep_id": sweep.sweep_id,

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from artifacts.errors import ArtifactError
+from artifacts.manifest import finished
 from ghost.errors import GhostError
 from tasks.run.open import open_run
 from tasks.sweep.outcome import Outcome, failed
@@ -32,7 +33,7 @@ def served(deployment: str) -> bool:
     return True
 
 
-class Elsewhere:
+class DeployedCells:
     """The cells that were given to a deployment, until each has ended or is taken back."""
 
     def __init__(self, deployment: str, patience: float) -> None:
@@ -47,7 +48,7 @@ class Elsewhere:
         """Have the cell computed; its outcome at once where it is in the store already, or can't even be opened."""
         try:
             run = open_run(cell.settings)
-            if run.was_finished:
+            if finished(run.store, run.keys):
                 return Outcome(cell=cell, run_id=run.keys.run_id)
             # A key for each time that the sweep is started: what failed before is tried again.
             key = f"ghost-sweep/{flow_run.id}/{flow_run.run_count}/{run.keys.run_id}"

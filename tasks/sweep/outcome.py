@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from artifacts.keys import RunKeys
 from artifacts.redaction import redact
+from artifacts.store import Store
+from tasks.stored_run import StoredRun
 from tasks.sweep.settings import Cell
 
 
@@ -13,6 +16,11 @@ class Outcome:
     cell: Cell
     run_id: str | None = None
     error: str | None = None
+
+    def run(self, store: Store) -> StoredRun:
+        """Its run in the store."""
+        assert self.run_id is not None
+        return StoredRun(store, RunKeys(self.run_id))
 
 
 def failed(cell: Cell, error: object) -> Outcome:

@@ -80,7 +80,9 @@ class Sweep:
     def sweep_id(self) -> str:
         """16 hex digits of what was asked for, wherever it is kept."""
         asked = {name: value for name, value in self.options.items() if name not in WITHOUT_EFFECT}
-        return identity({"format": FORMAT_VERSION, "axes": {k: list(v) for k, v in self.axes.items()}, "options": asked})
+        return identity(
+            {"format": FORMAT_VERSION, "axes": {k: list(v) for k, v in self.axes.items()}, "options": asked}
+        )
 
 
 def make_sweep(axes: dict[str, Any], options: RunOptions) -> Sweep:

@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from artifacts.keys import RunKeys
 from artifacts.store import Store
 from ghost.report.sweep_view import Channels, ModelView
 from ghost.saliency import find_method
 from tasks.sweep.outcome import Outcome
-from tasks.tables import read_selection, read_statistics
 
 CHOSEN_SPARSITY = 0.5
 """The paper gives its proxy gap at half of the channels; the nearest sparsity of the sweep is shown."""
@@ -65,24 +63,15 @@ def _view(store: Store, outcome: Outcome, companions: Sequence[Outcome]) -> Mode
 
 
 def _layers(store: Store, outcome: Outcome, companions: Sequence[Outcome]) -> Iterator[Channels]:
-    for layer in range(_layer_count(store, outcome)):
-        statistics = read_statistics(store, _keys(outcome), layer)
+    run = outcome.run(store)
+    others = {other.cell.settings.method: other.run(store) for other in companions}
+    for layer in range(run.layers):
+        statistics = run.statistics(layer)
         if statistics.energy_gn is None:
             return
-        selections = {o.cell.settings.method: read_selection(store, _keys(o), layer) for o in companions}
         yield Channels(
             layer=layer,
             norm_gn=(statistics.norm_b_gn * statistics.norm_c_gn).numpy(),
             energy_gn=statistics.energy_gn.numpy(),
-            kept_gn={method: selection.kept_gn.numpy() for method, selection in selections.items()},
+            kept_gn={method: other.selection(layer).kept_gn.numpy() for method, other in others.items()},
         )
-
-
-def _keys(outcome: Outcome) -> RunKeys:
-    assert outcome.run_id is not None
-    return RunKeys(outcome.run_id)
-
-
-def _layer_count(store: Store, outcome: Outcome) -> int:
-    keys = _keys(outcome)
-    return sum(key.endswith("/layer.json") for key in store.list(f"{keys.root}/layers/"))
