@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ import boto3
 import pytest
 
 from artifacts.digest import record_bytes, sha256_bytes
-from artifacts.errors import StoreError
+from artifacts.errors import MissingArtifact, StoreError
 from artifacts.folders import open_folder
 from artifacts.publish import MANIFEST, publish, published
-from artifacts.s3.target import S3Target
 from artifacts.schemas import FORMAT_VERSION
+from artifacts.store import Store, open_store
 from ghost.errors import SettingsError
 from tasks.run.out import check_out
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
+CHECKPOINT = "runs/0123456789abcdef/checkpoint"
 FILES = {
+    "additional_chat_templates/tools/use.jinja": b"{{ messages }}",
+    "additional_chat_templates/rag.jinja": b"",
     "config.json": b"{}\n",
     "ghost.json": b'{"ghost": {"run_id": "0123456789abcdef"}}',
     "model.safetensors": b"w" * 99,
@@ -41,16 +45,24 @@ def endpoint() -> Iterator[str]:
         yield url
 
 
+@dataclass
+class Finished:
+    """Files of a run in a store, and what its manifest lists of them."""
+
+    store: Store
+    files: dict[str, bytes]
+
+    def __post_init__(self) -> None:
+        digests = {name: self.store.put(f"{CHECKPOINT}/{name}", data) for name, data in self.files.items()}
+        self.listed = {name: {"size": len(self.files[name]), "sha256": digests[name]} for name in digests}
+
+    def publish(self, target: str, record: dict[str, Any] = RECORD, first: str = "") -> str:
+        return publish(self.store, CHECKPOINT, self.listed, target, record, first)
+
+
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return fill(tmp_path / "source", FILES)
-
-
-def fill(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
+def source(tmp_path: Path) -> Finished:
+    return Finished(open_store(tmp_path / "store"), FILES)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -103,7 +115,8 @@ def remove(target: str, name: str, endpoint: str) -> None:
 def written(target: str, endpoint: str) -> list[Any]:
     """What changes when anything is written or deleted there."""
     if not target.startswith("s3://"):
-        return sorted((path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in Path(target).iterdir())
+        files = [path for path in Path(target).rglob("*") if path.is_file()]
+        return sorted((path, path.stat().st_ino, path.stat().st_mtime_ns) for path in files)
     found = raw_client(endpoint).list_object_versions(Bucket="out", Prefix=target.removeprefix("s3://out/"))
     return [(item["Key"], item["VersionId"]) for item in found.get("Versions", []) + found.get("DeleteMarkers", [])]
 
@@ -113,9 +126,9 @@ def contents(target: str) -> dict[str, bytes]:
     return {entry.name: folder.read(entry.name) for entry in folder.entries()}
 
 
-def test_a_published_checkpoint_has_its_files_and_a_manifest(source: Path, target: str) -> None:
+def test_a_published_checkpoint_has_its_files_and_a_manifest(source: Finished, target: str) -> None:
     assert published(target) is None
-    assert publish(source, target, RECORD, first="ghost.json") == target
+    assert source.publish(target, RECORD, first="ghost.json") == target
     found = contents(target)
     listed = {name: {"size": len(data), "sha256": sha256_bytes(data)} for name, data in FILES.items()}
     assert found.pop(MANIFEST) == record_bytes({"format": FORMAT_VERSION, **RECORD, "files": listed})
@@ -123,64 +136,67 @@ def test_a_published_checkpoint_has_its_files_and_a_manifest(source: Path, targe
     assert published(target) == {"format": FORMAT_VERSION, **RECORD, "files": listed}
 
 
-def test_publishing_again_writes_nothing(source: Path, target: str, endpoint: str) -> None:
-    publish(source, target, RECORD)
+def test_publishing_again_writes_nothing(source: Finished, target: str, endpoint: str) -> None:
+    source.publish(target, RECORD)
     before = written(target, endpoint)
-    assert publish(source, target + "/", RECORD) == target
+    assert source.publish(target + "/", RECORD) == target
     assert written(target, endpoint) == before and before
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", MANIFEST])
 def test_what_lacks_a_file_is_not_published_and_is_completed(
-    source: Path, target: str, endpoint: str, name: str
+    source: Finished, target: str, endpoint: str, name: str
 ) -> None:
-    publish(source, target, RECORD)
+    source.publish(target, RECORD)
     whole = contents(target)
     remove(target, name, endpoint)
     assert published(target) is None
-    publish(source, target, RECORD)
+    source.publish(target, RECORD)
     assert contents(target) == whole and published(target)
 
 
-def test_a_file_of_another_size_is_not_published(source: Path, target: str, endpoint: str) -> None:
-    publish(source, target, RECORD)
+def test_a_file_of_another_size_is_not_published(source: Finished, target: str, endpoint: str) -> None:
+    source.publish(target, RECORD)
     if target.startswith("s3://"):
         raw_client(endpoint).put_object(Bucket="out", Key=f"{target.removeprefix('s3://out/')}/config.json", Body=b"{")
     else:
         (Path(target) / "config.json").write_bytes(b"{")
     assert published(target) is None
-    publish(source, target, RECORD)
+    source.publish(target, RECORD)
     assert contents(target)["config.json"] == FILES["config.json"]
 
 
-def test_another_record_of_the_same_run_replaces_the_manifest(source: Path, target: str) -> None:
-    publish(source, target, RECORD)
-    publish(source, target, RECORD | {"recipe": "halved 2"})
+def test_another_record_of_the_same_run_replaces_the_manifest(source: Finished, target: str) -> None:
+    source.publish(target, RECORD)
+    source.publish(target, RECORD | {"recipe": "halved 2"})
     assert (published(target) or {})["recipe"] == "halved 2"
 
 
 def test_an_upload_that_stops_leaves_no_manifest_and_continues(
-    source: Path, request: pytest.FixtureRequest, endpoint: str
+    source: Finished, request: pytest.FixtureRequest, endpoint: str
 ) -> None:
     target = s3_target(request)
-    publish(source, target, RECORD)
-    files = {name: {"size": len(data), "sha256": sha256_bytes(data)} for name, data in FILES.items()}
-    with pytest.raises(FileNotFoundError):
-        S3Target(target).put(source, {"files": {**files, "no such file": {"size": 1, "sha256": "0"}}})
+    source.publish(target, RECORD)
+    source.listed["no such file"] = {"size": 1, "sha256": "0"}
+    with pytest.raises(MissingArtifact, match="no such file is not in the store"):
+        source.publish(target)
+    del source.listed["no such file"]
     assert published(target) is None and MANIFEST not in contents(target)
     stopped = {key for key, _ in written(target, endpoint)}
-    publish(source, target, RECORD)
+    source.publish(target, RECORD)
     assert published(target)
     versions = [key for key, _ in written(target, endpoint)]
     assert {key for key in stopped if versions.count(key) > 1} == {f"{target.removeprefix('s3://out/')}/{MANIFEST}"}
 
 
-def test_the_first_file_tells_whose_half_a_copy_is(source: Path, request: pytest.FixtureRequest, endpoint: str) -> None:
+def test_the_first_file_tells_whose_half_a_copy_is(
+    source: Finished, request: pytest.FixtureRequest, endpoint: str
+) -> None:
     target = s3_target(request)
     place = target.removeprefix("s3://")
     may = {"ListBucket": ["*"], "GetObject": ["*"], "DeleteObject": ["*"], "PutObject": [f"{place}/ghost.json"]}
     with as_user(endpoint, **may), pytest.raises(StoreError, match=r"cannot write .*: access denied"):
-        publish(source, target, RECORD, first="ghost.json")
+        source.publish(target, RECORD, first="ghost.json")
     assert contents(target).keys() == {"ghost.json"}
     check_out(target, RUN)
     with pytest.raises(SettingsError, match="holds something else"):
@@ -188,15 +204,14 @@ def test_the_first_file_tells_whose_half_a_copy_is(source: Path, request: pytest
 
 
 def test_several_publishing_to_one_place_at_once_end_well(
-    source: Path, target: str, tmp_path: Path, endpoint: str
+    source: Finished, target: str, tmp_path: Path, endpoint: str
 ) -> None:
-    publish(
-        fill(tmp_path / "former", {"ghost.json": FILES["ghost.json"], "old": b"old"}), target, RECORD | {"model": "x"}
-    )
+    former = Finished(open_store(tmp_path / "former"), {"ghost.json": b'{"ghost": {}}', "old": b"old"})
+    former.publish(target, RECORD | {"model": "x"})
     for number in range(3):
         record = RECORD | {"recipe": f"round {number}"}
         with ThreadPoolExecutor(4) as pool:
-            places = list(pool.map(lambda _, record=record: publish(source, target, record), range(4)))
+            places = list(pool.map(lambda _, record=record: source.publish(target, record), range(4)))
         assert places == [target] * 4
         assert (published(target) or {})["recipe"] == f"round {number}"
         assert contents(target).items() >= FILES.items()
@@ -204,10 +219,10 @@ def test_several_publishing_to_one_place_at_once_end_well(
         assert [path.name for path in Path(target).parent.iterdir()] == ["tiny"]
 
 
-def test_a_reader_of_manifests_never_sees_half_a_checkpoint(source: Path, target: str) -> None:
+def test_a_reader_of_manifests_never_sees_half_a_checkpoint(source: Finished, target: str) -> None:
     def republish() -> None:
         for number in range(4):
-            publish(source, target, RECORD | {"recipe": str(number)})
+            source.publish(target, RECORD | {"recipe": str(number)})
 
     seen: set[Any] = set()
     with ThreadPoolExecutor(1) as pool:
@@ -219,10 +234,10 @@ def test_a_reader_of_manifests_never_sees_half_a_checkpoint(source: Path, target
     assert (published(target) or {})["recipe"] == "3" and seen <= set("0123")
 
 
-def test_out_is_checked_before_the_work(source: Path, target: str, endpoint: str) -> None:
+def test_out_is_checked_before_the_work(source: Finished, target: str, endpoint: str) -> None:
     check_out(target, RUN)
     assert not Path(target).exists() and not (target.startswith("s3://") and contents(target))
-    publish(source, target, RECORD)
+    source.publish(target, RECORD)
     check_out(target, RUN)
     with pytest.raises(SettingsError, match=f"out: {target} holds something else already; choose a new folder"):
         check_out(target, "f" * 16)

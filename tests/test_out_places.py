@@ -1,0 +1,326 @@
+"""--out in every kind of place: what can be filled is filled and stays what it was, what can't is refused before the
+work, and the trial leaves nothing behind."""
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.errors import ArtifactError, DamagedArtifact, StoreError
+from artifacts.files import TEMPORARY
+from artifacts.keys import RunKeys
+from artifacts.manifest import listed, write_manifest, write_run
+from artifacts.publish import MANIFEST, publish, published
+from artifacts.store import Store, open_store
+from ghost.errors import GhostError
+from ghost.export import PROVENANCE
+from tasks.out import check_out
+from tests.models import make_model
+from tests.s3 import s3_in_this_process
+
+RUN = "0123456789abcdef"
+KEYS = RunKeys(RUN)
+FILES = {PROVENANCE: b'{"ghost": {"run_id": "0123456789abcdef"}}', "sub/folder/a.bin": b"a" * 99, "config.json": b"{}"}
+NOBODY = 65534
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where other users may look, unlike pytest's own folders."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    """A finished run."""
+    opened = open_store(folder / "store")
+    write_run(opened, KEYS, {"model": "demo"})
+    for name, data in FILES.items():
+        opened.put(f"{KEYS.checkpoint}/{name}", data)
+    write_manifest(opened, KEYS)
+    return opened
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """As a user to whom permissions mean something."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+
+
+@contextmanager
+def as_owner() -> Iterator[None]:
+    """Inside, the user is the one who started the tests."""
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    yield
+    os.seteuid(user)
+
+
+def finish(store: Store, out: str) -> str:
+    return publish(store, KEYS.checkpoint, listed(store, KEYS, "checkpoint"), out, {"run_id": RUN}, PROVENANCE)
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """All that is below by kind: the bytes of files, where links lead, and which folders these are."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        content = path.stat().st_ino if path.is_dir() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = os.readlink(path) if path.is_symlink() else content
+    return found
+
+
+def as_nobody(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+
+
+def new(at: Path) -> Path:
+    return at / "some" / "new"
+
+
+def empty(at: Path) -> Path:
+    (at / "out").mkdir()
+    return at / "out"
+
+
+def empty_file_system(at: Path) -> Path:
+    (empty(at) / "lost+found").mkdir()
+    return at / "out"
+
+
+def link_to_empty(at: Path) -> Path:
+    (at / "link").symlink_to(empty(at))
+    return at / "link"
+
+
+def dangling_link(at: Path) -> Path:
+    (at / "link").symlink_to(at / "not" / "yet")
+    return at / "link"
+
+
+def link_to_half_of_this_run(at: Path) -> Path:
+    (empty(at) / PROVENANCE).write_bytes(FILES[PROVENANCE])
+    (at / "out" / f"{TEMPORARY}of a killed writer").write_bytes(b"half")
+    return link_to(at, at / "out")
+
+
+def killed_at_once(at: Path) -> Path:
+    (empty(at) / f"{TEMPORARY}of a killed writer").write_bytes(b"half")
+    return at / "out"
+
+
+def link_to(at: Path, target: Path) -> Path:
+    (at / "link").symlink_to(target)
+    return at / "link"
+
+
+@pytest.mark.parametrize(
+    "kind", [new, empty, empty_file_system, link_to_empty, dangling_link, link_to_half_of_this_run, killed_at_once]
+)
+def test_places_that_serve(folder: Path, store: Store, kind: Callable[[Path], Path]) -> None:
+    out = kind(folder)
+    before = everything(folder)
+    check_out(str(out), RUN)
+    assert everything(folder) == before
+    assert finish(store, str(out)) == str(out)
+    assert before.items() <= everything(folder).items()  # a folder is the one that it was, and a link leads there still
+    assert (published(str(out)) or {})["files"].keys() == FILES.keys()
+    assert {name: (out / name).read_bytes() for name in FILES} == FILES
+    finished = everything(folder)
+    check_out(str(out), RUN)
+    assert finish(store, str(out)) == str(out) and everything(folder) == finished
+    with pytest.raises(GhostError, match=f"out: {out} holds something else already; choose a new folder with --out"):
+        check_out(str(out), "f" * 16)
+
+
+@pytest.mark.parametrize("kind", [empty, link_to_half_of_this_run])
+def test_a_mount_point_is_filled_and_never_renamed(
+    folder: Path, store: Store, kind: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = kind(folder)
+    for name in ("rename", "replace", "rmdir"):
+        monkeypatch.setattr(os, name, busy(getattr(os, name), {out, out.resolve()}))
+    check_out(str(out), RUN)
+    finish(store, str(out))
+    assert published(str(out))
+
+
+def busy(call: Callable[..., None], mounted: set[Path]) -> Callable[..., None]:
+    def answer(*paths: Path, **more: Any) -> None:
+        if mounted & {Path(path) for path in paths}:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(paths[0]))
+        call(*paths, **more)
+
+    return answer
+
+
+def test_ones_own_folder_in_a_parent_that_is_not(folder: Path, store: Store, unprivileged: None) -> None:
+    with as_owner():
+        (folder / "root's").mkdir()
+        (folder / "root's" / "mine").mkdir()
+        as_nobody(folder / "root's" / "mine")
+        (folder / "root's").chmod(0o555)
+    out = str(folder / "root's" / "mine")
+    check_out(out, RUN)
+    finish(store, out)
+    assert published(out)
+    with pytest.raises(
+        StoreError, match=rf"out: {folder}/root's/new cannot be written to \(.*; make it writable, or cho"
+    ):
+        check_out(str(folder / "root's" / "new"), RUN)
+
+
+def test_a_folder_that_may_only_be_read_is_refused(folder: Path, unprivileged: None) -> None:
+    with as_owner():
+        empty(folder).chmod(0o555)
+    with pytest.raises(StoreError, match=rf"out: {folder}/out cannot be written to \(.*Permission denied"):
+        check_out(str(folder / "out"), RUN)
+
+
+def full(at: Path) -> Path:
+    (empty(at) / "thesis.tex").write_text("mine")
+    return at / "out"
+
+
+def file_in_the_way(at: Path) -> Path:
+    (at / "file").write_text("mine")
+    return at / "file"
+
+
+def link_loop(at: Path) -> Path:
+    (at / "loop").symlink_to("loop")
+    return at / "loop"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (full, "holds something else already; choose a new folder"),
+        (lambda at: link_to(at, full(at)), "holds something else already; choose a new folder"),
+        (lambda at: make_model(at / "model"), "holds something else already; choose a new folder"),
+        (file_in_the_way, "holds something else already; choose a new folder"),
+        (lambda at: link_to(at, file_in_the_way(at)), "holds something else already; choose a new folder"),
+        (link_loop, "holds something else already; choose a new folder"),
+        (lambda at: file_in_the_way(at) / "below", "cannot be written to"),
+        (lambda at: file_in_the_way(at) / "further" / "below", "cannot be written to"),
+        (lambda at: at / ("n" * 300), "cannot be written to .*File name too long"),
+        (lambda at: Path("/proc/ghost-out"), "cannot be written to"),
+        (lambda at: at / "store", "holds something else already"),
+        (lambda at: at / "store" / "out", "lies in the store .*/store; choose a folder outside of it"),
+        (lambda at: at / "store" / KEYS.checkpoint, "lies in the store .*/store; choose a folder outside of it"),
+        (lambda at: link_to(at, at / "store" / "out"), "lies in the store .*/store; choose a folder outside"),
+    ],
+)
+def test_places_that_are_refused_before_the_work(
+    folder: Path, store: Store, kind: Callable[[Path], Path], reason: str
+) -> None:
+    out = kind(folder)
+    before = everything(folder)
+    with pytest.raises((ArtifactError, GhostError), match=f"out: {out}.*{reason}") as refusal:
+        check_out(str(out), RUN)
+    assert "\n" not in str(refusal.value) and everything(folder) == before
+
+
+def test_a_place_in_a_store_on_s3_is_refused(tmp_path: Path) -> None:
+    with s3_in_this_process("out-places", tmp_path):
+        open_store("s3://out-places/runs")
+        for out in ("s3://out-places/runs/out", "s3://out-places/runs/deep/out"):
+            with pytest.raises(StoreError, match=f"out: {out} lies in the store s3://out-places/runs; choose a place"):
+                check_out(out, RUN)
+        check_out("s3://out-places/runs-out", RUN)
+
+
+def test_a_home_folder_is_found(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    check_out("~/out", RUN)
+    assert finish(store, "~/out") == str(folder / "out") and published("~/out")
+    assert open_store("~/store").list("runs/") == store.list("runs/")
+
+
+def folders_answer(number: int) -> Callable[[int], None]:
+    """In place of os.fsync."""
+    fsync = os.fsync
+
+    def answer(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    return answer
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
+@pytest.mark.parametrize("kind", [new, empty])
+def test_a_file_system_that_syncs_no_folders_serves(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, number: int, kind: Callable[[Path], Path]
+) -> None:
+    monkeypatch.setattr(os, "fsync", folders_answer(number))
+    store.put("runs/again", b"")
+    out = str(kind(folder))
+    check_out(out, RUN)
+    finish(store, out)
+    assert published(out)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.EIO, "cannot be written to"), (errno.ENOSPC, "there is no space left at")]
+)
+def test_what_else_a_sync_answers_is_an_error(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", folders_answer(number))
+    with pytest.raises(StoreError, match=os.strerror(number)):
+        store.put("runs/again", b"")
+    for act in (lambda: check_out(str(folder / "out"), RUN), lambda: finish(store, str(folder / "out"))):
+        with pytest.raises(StoreError, match=rf"out: .*{reason}.*{os.strerror(number)}.* --out"):
+            act()
+
+
+def test_what_is_published_is_what_the_manifest_lists(folder: Path, store: Store) -> None:
+    """Not what else lies in the run's folder: a killed writer's temporary, another tool's file."""
+    strays = [f"{TEMPORARY}0123", f"sub/{TEMPORARY}4567", "stray.bin"]
+    for name in strays:
+        (folder / "store" / KEYS.checkpoint / name).write_bytes(b"half a tensor")
+    out = folder / "out"
+    finish(store, str(out))
+    manifest = published(str(out)) or {}
+    assert manifest["files"].keys() == FILES.keys()
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {*FILES, MANIFEST}
+
+
+def test_old_temporaries_of_killed_publications_are_swept(folder: Path, store: Store) -> None:
+    out = empty(folder)
+    fresh, old = out / f"{TEMPORARY}fresh", out / f"{TEMPORARY}old"
+    for path in (fresh, old):
+        path.touch()
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    finish(store, str(out))
+    assert fresh.exists() and not old.exists()
+
+
+@pytest.mark.parametrize("kind", [new, empty])
+def test_a_file_that_is_exchanged_is_not_published(folder: Path, store: Store, kind: Callable[[Path], Path]) -> None:
+    store.put(f"{KEYS.checkpoint}/config.json", b"[]")
+    out = kind(folder)
+    with pytest.raises(
+        DamagedArtifact, match=r"checkpoint/config\.json in the store .* has sha256 .*; run the same comm"
+    ):
+        finish(store, str(out))
+    assert published(str(out)) is None
