@@ -6,6 +6,7 @@ from typing import Any
 
 from artifacts.claims import NOT_THERE, holds, is_key, read
 from artifacts.digest import parse_object, parse_record, record_bytes, sha256_bytes
+from artifacts.errors import DamagedArtifact
 from artifacts.keys import PruningKeys, RunKeys
 from artifacts.schemas import FORMAT_VERSION, READABLE
 from artifacts.store import Store
@@ -60,13 +61,22 @@ def write_manifest(store: Store, keys: RunKeys, files: Mapping[str, str]) -> dic
     """Declare the run finished: `files` maps the keys of all that belongs to it to sha256, as the records of its stages
     say. Returns what manifest.json lists: size and sha256 by key. A manifest that says the same is left alone.
 
-    Raises MissingArtifact where one of the files is not in the store.
+    Raises MissingArtifact where one of the files is not in the store, DamagedArtifact where it is another one by now.
     """
     entries = {key: {"size": store.size(key), "sha256": files[key]} for key in sorted(files)}
     data = record_bytes(_manifest_json(keys, entries))
     if read(store, keys.manifest) != data:
+        for key, entry in entries.items():
+            _check(store, key, entry["sha256"])
         store.put(keys.manifest, data)
     return entries
+
+
+def _check(store: Store, key: str, sha256: str) -> None:
+    if (found := store.sha256(key)) != sha256:
+        raise DamagedArtifact(
+            f"{key} in the store {store.url} has sha256 {found}, not {sha256}; run the same command again"
+        )
 
 
 def read_manifest(store: Store, keys: RunKeys) -> dict[str, str] | None:

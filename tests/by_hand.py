@@ -26,7 +26,7 @@ def small_settings(folder: Path, **changes: Any) -> RunSettings:
 
 
 class ByHand:
-    """A run, opened, and what its stages have found so far. `states` are the names of the states in which they ended."""
+    """A run, opened, and what its stages have found so far; `states` has the name of the state in which each ended."""
 
     def __init__(self, settings: RunSettings) -> None:
         self.run = open_run(settings)

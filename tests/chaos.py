@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.keys import PRUNINGS, RUNS
 from artifacts.store import open_store
 from tests.models import make_model, text
 
@@ -114,7 +115,9 @@ class Bench:
 
 
 def contents(store: Path | str) -> dict[str, bytes]:
-    """Every object of every run by its key, except what may differ. A killed writer's temporary is no object."""
+    """Every object of every run and pruning by its key, except what may differ. A killed writer's temporary is no
+    object."""
     opened = open_store(store)
-    keys = (key for key in opened.list("runs/") if key.rpartition("/")[-1] not in OUTSIDE_MANIFEST)
+    stored = (*opened.list(RUNS), *opened.list(PRUNINGS))
+    keys = (key for key in stored if key.rpartition("/")[-1] not in OUTSIDE_MANIFEST)
     return {key: opened.record(key) for key in keys}

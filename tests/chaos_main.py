@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from artifacts.keys import RunKeys
-from artifacts.stages import stage_key
 from artifacts.store import open_store
+from tasks.stored_run import StoredRun
 from tests.chaos import Bench, PrefectServer, running_server
 from tests.chaos_places import Ledger, LocalPlace, Place, S3Place, everything, versioned_bucket
 from tests.chaos_runs import COMPLETED, WENT_ON, CommandRuns, PipelineRuns, Runs, Workers
@@ -162,13 +162,15 @@ def _moment(world: World, place: Place) -> str:
     """How far the run was."""
     if not place.writes():
         return "nothing stored"
-    store, keys = open_store(place.store), RunKeys(world.run_id)
+    store = open_store(place.store)
+    keys = RunKeys(world.run_id)
+    pruning = StoredRun(store, keys).pruning
     for name, key in (
         ("the manifest", keys.manifest),
-        ("the evaluation", stage_key(keys, "evaluation")),
-        ("the export", stage_key(keys, "export")),
-        ("all layers", keys.layer(world.bench.layers - 1)),
-        ("some layers", keys.layer(0)),
+        ("the evaluation", keys.stage("evaluation")),
+        ("the export", keys.stage("export")),
+        ("all layers", pruning.layer(world.bench.layers - 1)),
+        ("some layers", pruning.layer(0)),
     ):
         if store.exists(key):
             return f"{name} stored"

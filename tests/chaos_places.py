@@ -11,6 +11,7 @@ from artifacts.keys import RunKeys
 from artifacts.manifest import read_layer
 from artifacts.publish import MANIFEST, published
 from artifacts.store import open_store
+from tasks.stored_run import StoredRun
 from tests.chaos import contents
 
 BUCKET = "chaos"
@@ -111,7 +112,8 @@ class Ledger:
         if not self.place.writes():  # opening a store makes it, and that is the run's to do
             return {}
         store = open_store(self.place.store)
-        keys, chain = RunKeys(self.run_id), self.run_id
+        keys = StoredRun(store, RunKeys(self.run_id)).pruning
+        chain = keys.prune_id
         done: dict[int, Hashable] = {}
         while record := read_layer(store, keys, len(done), chain):
             names = ("layer.json", *record.files)

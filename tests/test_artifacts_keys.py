@@ -4,27 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.digest import canonical_json, parse_record, record_bytes, run_id, sha256_bytes, sha256_file
+from artifacts.digest import canonical_json, identity, parse_record, record_bytes, sha256_bytes, sha256_file
 from artifacts.errors import StoreError
-from artifacts.keys import RunKeys
+from artifacts.keys import PruningKeys, RunKeys
 
 KEYS = RunKeys("0123456789abcdef")
 
 
 def test_the_keys_of_a_run_are_the_documented_layout() -> None:
-    within = [KEYS.run, KEYS.tokens, KEYS.stats(7), KEYS.selection(7), KEYS.weights(7), KEYS.layer(7), KEYS.checkpoint]
-    within += [KEYS.evaluation, KEYS.report, KEYS.manifest, KEYS.timings, KEYS.layer_folder(123)]
+    within = [KEYS.run, KEYS.checkpoint, KEYS.evaluation, KEYS.benchmarks, KEYS.report, KEYS.manifest, KEYS.timings]
+    within += [KEYS.stage("export")]
     assert [key.removeprefix("runs/0123456789abcdef/") for key in within] == [
         "run.json",
+        "checkpoint",
+        "evaluation/results.json",
+        "evaluation/tasks.parquet",
+        "report/index.html",
+        "manifest.json",
+        "timings.json",
+        "stages/export.json",
+    ]
+
+
+def test_the_keys_of_a_pruning_are_the_documented_layout() -> None:
+    keys = PruningKeys.of("0123456789abcdef")
+    within = [keys.pruning, keys.tokens, keys.stats(7), keys.selection(7), keys.weights(7), keys.layer(7), keys.timings]
+    within += [keys.layer_folder(123)]
+    assert keys.prune_id == "0123456789abcdef"
+    assert [key.removeprefix("prunings/0123456789abcdef/") for key in within] == [
+        "pruning.json",
         "calibration/tokens.parquet",
         "layers/007/stats.parquet",
         "layers/007/selection.parquet",
         "layers/007/weights.safetensors",
         "layers/007/layer.json",
-        "checkpoint",
-        "evaluation/results.json",
-        "report/index.html",
-        "manifest.json",
         "timings.json",
         "layers/123",
     ]
@@ -43,9 +56,9 @@ def test_canonical_json_is_one_spelling() -> None:
 
 
 def test_a_run_id_depends_on_every_determinant_and_not_on_their_order() -> None:
-    first = run_id({"checkpoint": "c", "settings": {"sparsity": 0.5, "seed": 0}})
-    assert first == run_id({"settings": {"seed": 0, "sparsity": 0.5}, "checkpoint": "c"})
-    assert first != run_id({"checkpoint": "c", "settings": {"sparsity": 0.5, "seed": 1}})
+    first = identity({"checkpoint": "c", "settings": {"sparsity": 0.5, "seed": 0}})
+    assert first == identity({"settings": {"seed": 0, "sparsity": 0.5}, "checkpoint": "c"})
+    assert first != identity({"checkpoint": "c", "settings": {"sparsity": 0.5, "seed": 1}})
     assert (len(first), set(first) <= set("0123456789abcdef")) == (16, True)
 
 

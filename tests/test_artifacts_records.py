@@ -9,14 +9,15 @@ import pytest
 
 from artifacts import manifest, tables
 from artifacts.digest import record_bytes, sha256_bytes
-from artifacts.errors import MissingArtifact, StoreError
-from artifacts.keys import RunKeys
+from artifacts.errors import DamagedArtifact, MissingArtifact
+from artifacts.keys import PruningKeys, RunKeys
 from artifacts.manifest import LayerRecord
 from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
 from artifacts.store import Store, open_store
 
 KEYS = RunKeys("0123456789abcdef")
 OTHER_KEYS = RunKeys("fedcba9876543210")
+LAYERS, OTHER_LAYERS = PruningKeys.of("00112233445566ff"), PruningKeys.of("ff00112233445566")
 CHAIN = sha256_bytes(b"the layer before")
 LAYER_FILES = ["stats.parquet", "selection.parquet", "weights.safetensors", "layer.json"]
 
@@ -40,7 +41,7 @@ def selection(layer: int) -> bytes:
     return tables.encode(columns, SELECTION)
 
 
-def put_layer(store: Store, keys: RunKeys = KEYS, layer: int = 0, seed: int = 0) -> LayerRecord:
+def put_layer(store: Store, keys: PruningKeys = LAYERS, layer: int = 0, seed: int = 0) -> LayerRecord:
     files = {
         "stats.parquet": store.put(keys.stats(layer), stats(layer, seed)),
         "selection.parquet": store.put(keys.selection(layer), selection(layer)),
@@ -49,13 +50,19 @@ def put_layer(store: Store, keys: RunKeys = KEYS, layer: int = 0, seed: int = 0)
     return manifest.write_layer(store, keys, layer, CHAIN, files)
 
 
-def put_run(store: Store, keys: RunKeys = KEYS, seed: int = 0) -> dict[str, Any]:
-    manifest.write_run(store, keys, {"model": "demo", "seed": seed})
-    store.put(keys.tokens, tables.encode({"sample": [0, 1], "tokens": [[1, 2, 3], []]}, TOKENS))
-    for layer in range(3):
-        put_layer(store, keys, layer, seed)
-    store.put(f"{keys.checkpoint}/config.json", b'{"state_size": 64}')
-    return manifest.write_manifest(store, keys)
+def put_run(store: Store, keys: RunKeys = KEYS, layers: PruningKeys = LAYERS) -> dict[str, Any]:
+    return manifest.write_manifest(store, keys, files_of_a_run(store, keys, layers))
+
+
+def files_of_a_run(store: Store, keys: RunKeys = KEYS, layers: PruningKeys = LAYERS) -> dict[str, str]:
+    files = {keys.run: manifest.write_record(store, keys.run, {"model": "demo"})}
+    files[layers.tokens] = store.put(layers.tokens, tables.encode({"sample": [0, 1], "tokens": [[1, 2], []]}, TOKENS))
+    for number in range(3):
+        record = put_layer(store, layers, number)
+        files |= {f"{layers.layer_folder(number)}/{name}": sha256 for name, sha256 in record.files.items()}
+        files[layers.layer(number)] = record.digest
+    config = f"{keys.checkpoint}/config.json"
+    return files | {config: store.put(config, b'{"state_size": 64}')}
 
 
 def flip(store: Store, key: str, bit: int) -> None:
@@ -73,78 +80,65 @@ def some_bits(store: Store, key: str) -> list[int]:
     return list(range(0, bits, max(1, bits // 100)))
 
 
-def test_run_json_holds_the_record_and_the_format(store: Store) -> None:
-    manifest.write_run(store, KEYS, {"model": "demo", "seed": 0})
+def test_a_record_holds_what_it_is_given_and_the_format(store: Store) -> None:
+    digest = manifest.write_record(store, KEYS.run, {"model": "demo", "seed": 0})
     assert json.loads(store.record(KEYS.run)) == {"model": "demo", "seed": 0, "format": FORMAT_VERSION}
+    assert digest == store.sha256(KEYS.run)
 
 
-def test_run_json_is_left_alone_if_equal_and_mended_if_not(store: Store) -> None:
+@pytest.mark.parametrize("damage", [b"", b"\0", b"[7]", b'{"model":"demo"}', b'{"format":%d}' % FORMAT_VERSION])
+def test_a_record_is_left_alone_if_equal_and_mended_if_not(store: Store, damage: bytes) -> None:
     record = {"model": "demo", "seed": 0}
-    manifest.write_run(store, KEYS, record)
-    path, data = store.fetch(KEYS.run, store.sha256(KEYS.run)), store.record(KEYS.run)
+    digest = manifest.write_record(store, KEYS.run, record)
+    path, data = store.fetch(KEYS.run, digest), store.record(KEYS.run)
     inode = path.stat().st_ino
-    manifest.write_run(store, KEYS, record)
+    assert manifest.write_record(store, KEYS.run, record) == digest
     assert path.stat().st_ino == inode
-    flip(store, KEYS.run, 99)
-    manifest.write_run(store, KEYS, record)
+    store.put(KEYS.run, damage)
+    assert manifest.write_record(store, KEYS.run, record) == digest
     assert store.record(KEYS.run) == data
-
-
-def test_a_run_of_another_format_is_refused_with_both_versions(store: Store) -> None:
-    store.put(KEYS.run, b'{"format": 7, "model": "demo"}')
-    with pytest.raises(StoreError, match=rf"run {KEYS.run_id} .* format version 7, .* knows {FORMAT_VERSION}; use the"):
-        manifest.check_run_format(store, KEYS)
-
-
-@pytest.mark.parametrize("data", [None, b"", b"\0", b"[7]", b'{"model":"demo"}', b'{"format":%d}' % FORMAT_VERSION])
-def test_a_run_that_is_new_or_damaged_is_no_other_format(store: Store, data: bytes | None) -> None:
-    if data is not None:
-        store.put(KEYS.run, data)
-    manifest.check_run_format(store, KEYS)
-    manifest.write_run(store, KEYS, {"model": "demo"})
-    assert json.loads(store.record(KEYS.run)) == {"model": "demo", "format": FORMAT_VERSION}
 
 
 def test_a_layer_is_read_as_it_was_written(store: Store) -> None:
     written = put_layer(store, layer=2)
-    assert manifest.read_layer(store, KEYS, 2, CHAIN) == written
-    assert written.digest == store.sha256(KEYS.layer(2))
-    assert written.files == {name: store.sha256(f"{KEYS.layer_folder(2)}/{name}") for name in LAYER_FILES[:3]}
+    assert manifest.read_layer(store, LAYERS, 2, CHAIN) == written
+    assert written.digest == store.sha256(LAYERS.layer(2))
+    assert written.files == {name: store.sha256(f"{LAYERS.layer_folder(2)}/{name}") for name in LAYER_FILES[:3]}
     assert put_layer(store, layer=2) == written
 
 
 def test_a_layer_of_another_chain_number_or_run_is_not_done(store: Store) -> None:
     put_layer(store, layer=2)
-    store.put(KEYS.layer(1), store.record(KEYS.layer(2)))
-    assert manifest.read_layer(store, KEYS, 2, sha256_bytes(b"another layer before")) is None
-    assert manifest.read_layer(store, KEYS, 1, CHAIN) is None
-    assert manifest.read_layer(store, OTHER_KEYS, 2, CHAIN) is None
+    store.put(LAYERS.layer(1), store.record(LAYERS.layer(2)))
+    assert manifest.read_layer(store, LAYERS, 2, sha256_bytes(b"another layer before")) is None
+    assert manifest.read_layer(store, LAYERS, 1, CHAIN) is None
+    assert manifest.read_layer(store, OTHER_LAYERS, 2, CHAIN) is None
 
 
 def test_a_layers_digest_follows_its_chain_and_its_files(store: Store) -> None:
-    files = {"weights.safetensors": store.put(KEYS.weights(0), b"weights")}
-    first = manifest.write_layer(store, KEYS, 0, CHAIN, files)
-    other_chain = manifest.write_layer(store, KEYS, 0, "another", files)
-    other_files = manifest.write_layer(store, KEYS, 0, CHAIN, {"weights.safetensors": sha256_bytes(b"others")})
+    files = {"weights.safetensors": store.put(LAYERS.weights(0), b"weights")}
+    first = manifest.write_layer(store, LAYERS, 0, CHAIN, files)
+    other_chain = manifest.write_layer(store, LAYERS, 0, "another", files)
+    other_files = manifest.write_layer(store, LAYERS, 0, CHAIN, {"weights.safetensors": sha256_bytes(b"others")})
     assert len({first.digest, other_chain.digest, other_files.digest}) == 3
 
 
 @pytest.mark.parametrize("name", LAYER_FILES)
 def test_a_layer_with_a_file_missing_is_not_done(store: Store, name: str) -> None:
     put_layer(store)
-    store.delete(f"{KEYS.layer_folder(0)}/{name}")
-    assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+    store.delete(f"{LAYERS.layer_folder(0)}/{name}")
+    assert manifest.read_layer(store, LAYERS, 0, CHAIN) is None
 
 
 @pytest.mark.parametrize("name", LAYER_FILES)
 def test_a_flipped_bit_in_any_file_of_a_layer_undoes_it(store: Store, name: str) -> None:
     put_layer(store)
-    key = f"{KEYS.layer_folder(0)}/{name}"
+    key = f"{LAYERS.layer_folder(0)}/{name}"
     for bit in some_bits(store, key):
         flip(store, key, bit)
-        assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+        assert manifest.read_layer(store, LAYERS, 0, CHAIN) is None
         flip(store, key, bit)
-        assert manifest.read_layer(store, KEYS, 0, CHAIN) is not None
+        assert manifest.read_layer(store, LAYERS, 0, CHAIN) is not None
 
 
 @pytest.mark.parametrize(
@@ -162,37 +156,55 @@ def test_a_flipped_bit_in_any_file_of_a_layer_undoes_it(store: Store, name: str)
 )
 def test_a_layer_json_with_other_content_is_none(store: Store, change: dict[str, Any]) -> None:
     put_layer(store)
-    record = json.loads(store.record(KEYS.layer(0)))
-    store.put(KEYS.layer(0), record_bytes(record | change))
-    assert manifest.read_layer(store, KEYS, 0, CHAIN) is None
+    record = json.loads(store.record(LAYERS.layer(0)))
+    store.put(LAYERS.layer(0), record_bytes(record | change))
+    assert manifest.read_layer(store, LAYERS, 0, CHAIN) is None
 
 
-def test_the_manifest_lists_every_file_but_itself_and_the_timings(store: Store) -> None:
-    manifest.merge_timings(store, KEYS, {"layer 0": 1.5})
-    put_run(store, OTHER_KEYS)
-    record = put_run(store)
-    assert put_run(store) == record == json.loads(store.record(KEYS.manifest))
-    layers = {f"layers/{layer:03d}/{name}" for layer in range(3) for name in LAYER_FILES}
-    assert set(record["files"]) == {"run.json", "calibration/tokens.parquet", "checkpoint/config.json"} | layers
-    assert list(record["files"]) == sorted(record["files"])
-    weights = {"size": 256, "sha256": sha256_bytes(bytes(range(256)))}
-    assert record["files"]["layers/001/weights.safetensors"] == weights
+def test_the_manifest_lists_every_file_that_it_is_given_with_its_size(store: Store) -> None:
+    put_run(store, OTHER_KEYS, OTHER_LAYERS)
+    entries = put_run(store)
+    record = json.loads(store.record(KEYS.manifest))
+    assert put_run(store) == entries == record["files"] and list(entries) == sorted(entries)
+    layers = {f"{LAYERS.layer_folder(layer)}/{name}" for layer in range(3) for name in LAYER_FILES}
+    assert set(entries) == {KEYS.run, LAYERS.tokens, f"{KEYS.checkpoint}/config.json"} | layers
+    assert entries[LAYERS.weights(1)] == {"size": 256, "sha256": sha256_bytes(bytes(range(256)))}
     assert (record["format"], record["run_id"]) == (FORMAT_VERSION, KEYS.run_id)
+    assert manifest.read_manifest(store, KEYS) == {key: entry["sha256"] for key, entry in entries.items()}
 
 
-def test_a_manifest_of_given_names_leaves_strays_out(store: Store) -> None:
-    put_run(store)
+def test_a_manifest_is_of_what_the_records_vouch_for_and_of_nothing_else(store: Store) -> None:
+    files = files_of_a_run(store)
     store.put(f"{KEYS.checkpoint}/stray.bin", b"of a killed export")
-    assert list(manifest.write_manifest(store, KEYS, ["run.json"])["files"]) == ["run.json"]
+    assert set(manifest.write_manifest(store, KEYS, files)) == set(files)
     with pytest.raises(MissingArtifact, match=f"{KEYS.evaluation} is not in the store"):
-        manifest.write_manifest(store, KEYS, ["evaluation/results.json"])
+        manifest.write_manifest(store, KEYS, files | {KEYS.evaluation: "0" * 64})
+
+
+@pytest.mark.parametrize("key", [LAYERS.weights(1), LAYERS.stats(0), f"{KEYS.checkpoint}/config.json"])
+def test_a_file_exchanged_under_the_run_s_hands_is_in_no_manifest(store: Store, key: str) -> None:
+    files = files_of_a_run(store)
+    store.put(key, b"another's")
+    with pytest.raises(DamagedArtifact, match=f"{key} in the store .* has sha256 .*; run the same command again"):
+        manifest.write_manifest(store, KEYS, files)
+    assert not store.exists(KEYS.manifest)
+
+
+def test_a_manifest_of_format_3_is_read_by_the_same_keys(store: Store) -> None:
+    layers = PruningKeys(KEYS.root)
+    files = files_of_a_run(store, KEYS, layers)
+    entries = {k.removeprefix(f"{KEYS.root}/"): {"size": store.size(k), "sha256": v} for k, v in files.items()}
+    store.put(KEYS.manifest, record_bytes({"format": 3, "run_id": KEYS.run_id, "files": entries}))
+    assert manifest.read_manifest(store, KEYS) == files
+    store.put(KEYS.manifest, record_bytes({"format": 2, "run_id": KEYS.run_id, "files": entries}))
+    assert manifest.read_manifest(store, KEYS) is None
 
 
 def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> None:
     assert not manifest.finished(store, KEYS)
     put_run(store)
     assert manifest.finished(store, KEYS)
-    manifest.merge_timings(store, KEYS, {"layer 0": 1.5})
+    manifest.merge_timings(store, KEYS.timings, {"layer 0": 1.5})
     store.put(f"{KEYS.root}/stray", b"")
     assert manifest.finished(store, KEYS)
     store.delete(KEYS.manifest)
@@ -202,26 +214,25 @@ def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> No
 
 def test_the_manifest_of_another_run_does_not_finish_this_one(store: Store) -> None:
     put_run(store)
-    put_run(store, OTHER_KEYS)
+    put_run(store, OTHER_KEYS, OTHER_LAYERS)
     store.put(KEYS.manifest, store.record(OTHER_KEYS.manifest))
     assert manifest.damaged(store, KEYS) == [KEYS.manifest]
 
 
 def test_the_manifest_catches_a_flipped_bit_in_every_file(store: Store) -> None:
     put_run(store)
-    for key in [f"{KEYS.root}/{name}" for name in json.loads(store.record(KEYS.manifest))["files"]]:
+    for key in json.loads(store.record(KEYS.manifest))["files"]:
         for bit in some_bits(store, key)[::25]:
             flip(store, key, bit)
             assert manifest.damaged(store, KEYS) == [key]
             assert not manifest.finished(store, KEYS)
             flip(store, key, bit)
-    store.delete(KEYS.tokens)
-    assert manifest.damaged(store, KEYS) == [KEYS.tokens]
+    store.delete(LAYERS.tokens)
+    assert manifest.damaged(store, KEYS) == [LAYERS.tokens]
 
 
 def test_a_flipped_bit_in_the_manifest_itself_is_caught(store: Store) -> None:
-    store.put(KEYS.run, b"{}")
-    manifest.write_manifest(store, KEYS)
+    manifest.write_manifest(store, KEYS, {KEYS.run: store.put(KEYS.run, b"{}")})
     for bit in range(store.size(KEYS.manifest) * 8):
         flip(store, KEYS.manifest, bit)
         assert not manifest.finished(store, KEYS)
@@ -230,9 +241,12 @@ def test_a_flipped_bit_in_the_manifest_itself_is_caught(store: Store) -> None:
 
 
 def test_timings_are_merged_and_start_anew_when_damaged(store: Store) -> None:
-    assert manifest.merge_timings(store, KEYS, {"layer 0": 1.5, "export": 2.0}) == {"layer 0": 1.5, "export": 2.0}
-    manifest.merge_timings(store, KEYS, {"export": 3})
+    assert manifest.merge_timings(store, KEYS.timings, {"layer 0": 1.5, "export": 2.0}) == {
+        "layer 0": 1.5,
+        "export": 2.0,
+    }
+    manifest.merge_timings(store, KEYS.timings, {"export": 3})
     assert json.loads(store.record(KEYS.timings)) == {"layer 0": 1.5, "export": 3}
     for damage in (b"", b"[1]\n", b'{"layer 0": "long"}\n'):
         store.put(KEYS.timings, damage)
-        assert manifest.merge_timings(store, KEYS, {"report": 0.5}) == {"report": 0.5}
+        assert manifest.merge_timings(store, KEYS.timings, {"report": 0.5}) == {"report": 0.5}

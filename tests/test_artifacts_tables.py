@@ -13,7 +13,7 @@ import pytest
 
 from artifacts import tables
 from artifacts.errors import DamagedArtifact, StoreError
-from artifacts.keys import RunKeys
+from artifacts.keys import PruningKeys
 from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
 from artifacts.store import open_store
 
@@ -145,13 +145,13 @@ def test_statistics_of_many_runs_read_the_same_from_pandas_duckdb_and_dataset(tm
         expected[layer] = energies.mean()
         for run, energy in zip(("first", "second"), energies, strict=True):
             columns = stats() | {"layer": [layer] * 300, "energy": energy}
-            store.put(RunKeys(run).stats(layer), tables.encode(columns, STATS))
-    paths = [str(store.fetch(key, store.sha256(key))) for key in store.list("runs/")]
+            store.put(PruningKeys.of(run).stats(layer), tables.encode(columns, STATS))
+    paths = [str(store.fetch(key, store.sha256(key))) for key in store.list("prunings/")]
 
     frame = pd.concat(map(pd.read_parquet, paths)).groupby("layer", as_index=False).agg({"energy": "mean"})
     by_pandas = dict(zip(frame["layer"], frame["energy"], strict=True))
     query = "select layer, avg(energy) from read_parquet(?) group by layer"
-    by_duckdb = dict(duckdb.execute(query, [f"{store.url}/runs/*/layers/*/stats.parquet"]).fetchall())
+    by_duckdb = dict(duckdb.execute(query, [f"{store.url}/prunings/*/layers/*/stats.parquet"]).fetchall())
     table = ds.dataset(paths, schema=STATS).to_table(columns=["layer", "energy"])
     grouped = table.group_by("layer").aggregate([("energy", "mean")]).to_pydict()
     by_dataset = dict(zip(grouped["layer"], grouped["energy_mean"], strict=True))

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from artifacts.digest import record_bytes, sha256_file
+from artifacts.marker import MARKER, WHAT
 from tests.chaos import prefect_server
 from tests.models import make_model
 
@@ -74,7 +76,7 @@ def test_nan_weights_are_named_when_the_walk_comes_to_them(
     line = refused(spoil(originals / "model", name, tmp_path / "model"))
     assert f"tensor {name} in model.safetensors has NaN or infinite values" in line
     assert "download or copy the checkpoint again" in line
-    assert len(list(tmp_path.glob("store/runs/*/layers/*/layer.json"))) == layers_done
+    assert len(list(tmp_path.glob("store/prunings/*/layers/*/layer.json"))) == layers_done
 
 
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path, refused: Refused) -> None:
@@ -91,7 +93,7 @@ def test_cuda_is_refused_where_there_is_none(refused: Refused) -> None:
 
 @pytest.mark.parametrize(
     ("file_bytes", "thing", "remedy"),
-    [(16_000, "store: no space left to write runs/", "choose another --store"),
+    [(16_000, "store: no space left to write prunings/", "choose another --store"),
      (64_000, "no space left on the disk", "set TMPDIR to a larger disk")],
 )  # fmt: skip
 def test_a_full_disk_stops_the_run_which_later_continues(
@@ -99,24 +101,41 @@ def test_a_full_disk_stops_the_run_which_later_continues(
 ) -> None:
     line = refused(circumstances={"file_bytes": file_bytes})
     assert thing in line and remedy in line
-    done = len(list(tmp_path.glob("store/runs/*/layers/*/layer.json")))
+    done = len(list(tmp_path.glob("store/prunings/*/layers/*/layer.json")))
     code, out, err = execute([*arguments(tmp_path), "--json"])
     assert code == 0, err
     assert json.loads(out)["layers"] == {"computed": 3 - done, "cached": done}
 
 
-def test_a_run_of_another_format_is_refused(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path, refused: Refused
+@pytest.mark.parametrize(("version", "looks"), [(3, "; ghost show and ghost compare read it"), (7, "")])
+def test_a_store_of_another_format_is_not_continued(
+    version: int, looks: str, finished: tuple[Path, dict[str, Any]], tmp_path: Path, refused: Refused
 ) -> None:
-    folder, result = finished
-    shutil.copytree(folder / "store", tmp_path / "store")
-    run = tmp_path / "store/runs" / result["run_id"]
-    (run / "manifest.json").unlink()
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"format": 7}))
+    shutil.copytree(finished[0] / "store", tmp_path / "store")
+    (tmp_path / "store" / MARKER).write_text(json.dumps({"format": version, "what": WHAT}))
     line = refused()
-    assert f"run {result['run_id']} in the store {tmp_path / 'store'} has format version 7" in line
-    assert "use the ghost that made it or choose another --store" in line
+    assert f"store {tmp_path / 'store'} has format version {version}" in line
+    assert f"{looks}; use the ghost that made it or choose another --store" in line
+
+
+def test_runs_of_format_3_are_shown(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, execute: Execute, command: Refused
+) -> None:
+    """As that version left them: the layers in the run's own folder, and a manifest of names below it."""
+    store = shutil.copytree(finished[0] / "store", tmp_path / "store")
+    (store / MARKER).write_text(json.dumps({"format": 3, "what": WHAT}))
+    run, (pruning,) = store / "runs" / finished[1]["run_id"], (store / "prunings").iterdir()
+    (pruning / "layers").rename(run / "layers")
+    record = json.loads((run / "run.json").read_text())
+    record.pop("prune_id")
+    (run / "run.json").write_text(json.dumps(record | {"format": 3}))
+    names = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+    entries = {n: {"size": (run / n).stat().st_size, "sha256": sha256_file(run / n)} for n in names}
+    manifest = {"format": 3, "run_id": run.name, "files": entries}
+    (run / "manifest.json").write_bytes(record_bytes(manifest))
+    code, out, err = execute(["show", run.name, "--store", store])
+    assert code == 0 and f"run {run.name}, finished" in out and "16 of 32" in out, err
+    assert "is one run; give two or more different ones" in command("compare", run.name, run.name, "--store", store)
 
 
 def test_a_run_that_is_not_there_is_answered_with_those_that_are(

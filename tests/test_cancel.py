@@ -51,7 +51,7 @@ def until(moment: Callable[[], T | None]) -> T:
 
 
 def first_layer(store: Path) -> Path | None:
-    return next(store.glob("runs/*/layers/000/layer.json"), None)
+    return next(store.glob("prunings/*/layers/000/layer.json"), None)
 
 
 def evaluation(run: FlowRun) -> psutil.Process | None:

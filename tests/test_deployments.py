@@ -21,6 +21,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.exceptions import PrefectHTTPStatusError
 
+from artifacts.keys import RunKeys
+from artifacts.store import open_store
+from tasks.stored_run import StoredRun
 from tests.chaos import Bench
 from tests.pipeline import (
     ROOT,
@@ -160,20 +163,26 @@ def test_a_missing_model_fails_the_run_with_one_line(pipeline: Pipeline) -> None
 
 def test_a_killed_run_is_retried_and_resumes(pipeline: Pipeline) -> None:
     run = start_run(pipeline.api, NAME, pipeline.parameters(seed=1))
-    while not (done := [p for p in pipeline.store.glob("runs/*/layers/000/layer.json") if not finished(p)]):
+    while not (started := [p for p in unfinished(pipeline.store) if first_layer_done(pipeline.store, p)]):
         time.sleep(0.02)
     kill(flow_processes(run))
     wait_for_crash(pipeline.api, run)
-    assert not finished(done[0]), "the run was killed too late"
+    assert started[0] in unfinished(pipeline.store), "the run was killed too late"
     prefect(pipeline.api, "flow-run", "retry", str(run.id))
     assert wait_for(pipeline.api, run, "Completed", "Failed").state_name == "Completed"
-    assert finished(done[0])
+    assert started[0] not in unfinished(pipeline.store)
     assert task_states(pipeline.api, run)["layer 00: prune"] == "Cached"
 
 
-def finished(layer_json: Path) -> bool:
-    """Whether the run that this layer is of has its manifest."""
-    return (layer_json.parents[2] / "manifest.json").exists()
+def unfinished(store: Path) -> list[str]:
+    """The ids of the runs that have no manifest."""
+    runs = store.glob("runs/*/run.json")
+    return [record.parent.name for record in runs if not (record.parent / "manifest.json").exists()]
+
+
+def first_layer_done(store: Path, run_id: str) -> bool:
+    opened = open_store(store)
+    return opened.exists(StoredRun(opened, RunKeys(run_id)).pruning.layer(0))
 
 
 def test_a_sweep_has_its_cells_computed_as_runs_of_the_other_deployment(pipeline: Pipeline) -> None:

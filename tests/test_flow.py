@@ -68,6 +68,12 @@ def test_the_summary_is_a_markdown_artifact(bench: Bench, finished: tuple[Path, 
     assert any(finished[1]["run_id"] in text and "perplexity" in text for text in texts)
 
 
+def one_of(store: Path, run_id: str, name: str) -> Path:
+    """A file of the one run in the store, or of its pruning."""
+    (pruning,) = store.glob("prunings/*")
+    return (pruning if (pruning / name).exists() else store / "runs" / run_id) / name
+
+
 def test_a_flipped_bit_in_any_file_is_found_and_mended(bench: Bench, tmp_path: Path) -> None:
     store = tmp_path / "store"
     run_id = run(bench, store)["run_id"]
@@ -76,7 +82,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_mended(bench: Bench, tmp_path: P
              "layers/001/layer.json", "calibration/tokens.parquet", "checkpoint/model.safetensors",
              "checkpoint/config.json", "evaluation/results.json", "report/index.html", "manifest.json")  # fmt: skip
     for name in kinds:
-        path = store / "runs" / run_id / name
+        path = one_of(store, run_id, name)
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(bytes(data))
@@ -89,9 +95,8 @@ def test_a_failed_layer_resumes_from_its_statistics(bench: Bench, tmp_path: Path
     store = tmp_path / "store"
     run_id = run(bench, store)["run_id"]
     expected = contents(store)
-    folder = store / "runs" / run_id
     for name in ("manifest.json", "layers/002/layer.json", "layers/002/selection.parquet"):
-        (folder / name).unlink()
+        one_of(store, run_id, name).unlink()
     run(bench, store)
     states = last_run_tasks(bench)
     assert [states[f"layer 02: {stage}"] for stage in STAGES] == ["Cached", "Completed", "Completed"]
@@ -100,9 +105,9 @@ def test_a_failed_layer_resumes_from_its_statistics(bench: Bench, tmp_path: Path
 
 def test_statistics_of_another_chain_are_not_used(bench: Bench, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    run_id = run(bench, store)["run_id"]
+    run(bench, store)
     expected = contents(store)
-    folder = store / "runs" / run_id
+    (folder,) = store.glob("prunings/*")
     (folder / "layers/002/stats.parquet").write_bytes((folder / "layers/001/stats.parquet").read_bytes())
     (folder / "layers/002/layer.json").unlink()
     run(bench, store)
@@ -139,7 +144,7 @@ def test_out_is_a_copy_and_never_overwrites_something_else(bench: Bench, finishe
 
 
 def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    from tasks.store.show import verify_checkpoint
+    from tasks.evaluate import verify_checkpoint
 
     model, corpus = str(bench.folder / "model"), str(bench.folder / "evaluation.txt")
     for number, changes in enumerate([{}, {"policy": "pooled"}, {"soft": True}]):
@@ -148,7 +153,7 @@ def test_a_finished_run_verifies(bench: Bench, finished: tuple[Path, dict[str, A
 
 
 def test_a_native_model_with_a_tokenizer_of_its_own_comes_out_complete(bench: Bench, tmp_path: Path) -> None:
-    from tasks.store.show import verify_checkpoint
+    from tasks.evaluate import verify_checkpoint
 
     native = make_native(tmp_path / "native", bench.folder / "model")
     result = run(bench, tmp_path / "store", model=str(native), tokenizer=str(bench.folder / "model"))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from artifacts.errors import StoreError
-from artifacts.keys import RunKeys
+from artifacts.keys import PruningKeys, RunKeys
 from artifacts.local import LocalStore
-from artifacts.manifest import read_layer, write_layer, write_manifest, write_run
+from artifacts.manifest import read_layer, write_layer, write_manifest, write_record
 from artifacts.store import Store, open_store
 from tasks.store.gc import DAY_SECONDS, collect
 from tests.s3 import make_bucket, s3_endpoint, s3_environment
@@ -45,13 +45,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def start_run(store: Store, run_id: str, layers: int = 2) -> RunKeys:
     """A run of so many done layers, and one begun."""
-    keys = RunKeys(run_id)
-    write_run(store, keys, {"run_id": run_id, "model": f"model of {run_id[0]}"})
+    keys, pruning = RunKeys(run_id), pruning_of(run_id)
+    write_record(store, keys.run, {"prune_id": pruning.prune_id, "model": f"model of {run_id[0]}"})
     for layer in range(layers):
-        files = {"stats.parquet": store.put(keys.stats(layer), b"statistics " * 50)}
-        write_layer(store, keys, layer, "chain", files)
-    store.put(keys.stats(layers), b"begun")
+        files = {"stats.parquet": store.put(pruning.stats(layer), b"statistics " * 50)}
+        write_layer(store, pruning, layer, "chain", files)
+    store.put(pruning.stats(layers), b"begun")
     return keys
+
+
+def pruning_of(run_id: str) -> PruningKeys:
+    return PruningKeys.of(f"{run_id}-pruning")
+
+
+def finish(store: Store, keys: RunKeys) -> None:
+    write_manifest(store, keys, {keys.run: store.sha256(keys.run)})
 
 
 def contents(store: Store) -> dict[str, bytes]:
@@ -72,7 +80,7 @@ def test_gc_lists_and_with_yes_removes_old_unfinished_runs_alone(
     store: Store, execute: Callable[..., tuple[Any, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_run(store, OLD)
-    write_manifest(store, start_run(store, FINISHED))
+    finish(store, start_run(store, FINISHED))
     a_week_later = time.time() + 7 * DAY_SECONDS + 0.5
     time.sleep(GAP_SECONDS)
     start_run(store, FRESH)
@@ -109,7 +117,7 @@ def test_a_removal_that_is_interrupted_leaves_no_record_without_its_files(
     stored = store.list("")
     assert len(stored) == 6 - deletions and (keys.run in stored or not stored)
     records = [key for key in stored if key.endswith("layer.json")]
-    assert all(read_layer(store, keys, int(key.split("/")[-2]), "chain") for key in records)
+    assert all(read_layer(store, pruning_of(OLD), int(key.split("/")[-2]), "chain") for key in records)
 
 
 def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,13 +127,34 @@ def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path, monkeypatch: pyt
 
     def finishing(self: LocalStore, prefix: str) -> Any:
         looks.append(prefix)
-        if len(looks) == 3:
-            write_manifest(store, keys)
+        if len(looks) == 4:  # once for the ids, twice for the look, and the removal looks again
+            finish(store, keys)
         return objects(self, prefix)
 
     monkeypatch.setattr(LocalStore, "objects", finishing)
     assert collect(store.url, 0, remove=True) == []
-    assert len(looks) == 3 and store.exists(keys.manifest) and store.exists(keys.stats(0))
+    assert len(looks) >= 4 and store.exists(keys.manifest) and store.exists(pruning_of(OLD).stats(0))
+
+
+def test_a_pruning_goes_with_the_last_run_that_has_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    keys, other, pruning = start_run(store, OLD), RunKeys(FRESH), pruning_of(OLD)
+    write_record(store, other.run, {"prune_id": pruning.prune_id, "model": "another text"})
+    finish(store, other)
+    (found,) = collect(store.url, 0, remove=True)
+    assert found["run_id"] == OLD and found["size"] < 200, "what another run has too is not counted"
+    assert not store.exists(keys.run) and store.exists(pruning.layer(1))
+    store.delete(other.manifest)
+    assert [run["run_id"] for run in collect(store.url, 0, remove=True)] == [FRESH]
+    assert store.list("") == []
+
+
+def test_of_two_unfinished_runs_of_one_pruning_the_last_takes_it_along(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    start_run(store, OLD)
+    write_record(store, RunKeys(FRESH).run, {"prune_id": pruning_of(OLD).prune_id, "model": "another text"})
+    assert {run["run_id"] for run in collect(store.url, 0, remove=True)} == {OLD, FRESH}
+    assert store.list("") == []
 
 
 def test_gc_makes_no_store_where_there_is_none(tmp_path: Path, command: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 work, and the trial leaves nothing behind."""
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -17,12 +18,12 @@ import pytest
 from artifacts.errors import ArtifactError, DamagedArtifact, StoreError
 from artifacts.files import TEMPORARY
 from artifacts.keys import RunKeys
-from artifacts.manifest import listed, write_manifest, write_run
+from artifacts.manifest import write_manifest, write_record
 from artifacts.publish import MANIFEST, publish, published
 from artifacts.store import Store, open_store
 from ghost.errors import GhostError
 from ghost.export import PROVENANCE
-from tasks.out import check_out
+from tasks.run.out import check_out
 from tests.models import make_model
 from tests.s3 import s3_in_this_process
 
@@ -45,10 +46,8 @@ def folder() -> Iterator[Path]:
 def store(folder: Path) -> Store:
     """A finished run."""
     opened = open_store(folder / "store")
-    write_run(opened, KEYS, {"model": "demo"})
-    for name, data in FILES.items():
-        opened.put(f"{KEYS.checkpoint}/{name}", data)
-    write_manifest(opened, KEYS)
+    files = {f"{KEYS.checkpoint}/{name}": opened.put(f"{KEYS.checkpoint}/{name}", data) for name, data in FILES.items()}
+    write_manifest(opened, KEYS, files | {KEYS.run: write_record(opened, KEYS.run, {"model": "demo"})})
     return opened
 
 
@@ -73,7 +72,9 @@ def as_owner() -> Iterator[None]:
 
 
 def finish(store: Store, out: str) -> str:
-    return publish(store, KEYS.checkpoint, listed(store, KEYS, "checkpoint"), out, {"run_id": RUN}, PROVENANCE)
+    top, entries = f"{KEYS.checkpoint}/", json.loads(store.record(KEYS.manifest))["files"]
+    files = {key.removeprefix(top): entry for key, entry in entries.items() if key.startswith(top)}
+    return publish(store, KEYS.checkpoint, files, out, {"run_id": RUN}, PROVENANCE)
 
 
 def everything(folder: Path) -> dict[str, Any]:

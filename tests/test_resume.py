@@ -8,6 +8,7 @@ import pytest
 from artifacts.keys import RunKeys
 from artifacts.publish import MANIFEST
 from artifacts.store import open_store
+from tasks.stored_run import StoredRun
 from tests.chaos import contents
 from tests.chaos_main import World, torment, world
 from tests.chaos_places import Ledger
@@ -38,12 +39,13 @@ def test_whatever_is_killed_the_run_ends_in_the_same_bytes(
 @pytest.mark.parametrize("store", ["local", "s3"])
 def test_a_layer_that_is_written_again_is_noticed(tormented: World, store: str) -> None:
     place = tormented.place(store)
-    opened, ledger, keys = open_store(place.store), Ledger(place, tormented.run_id), RunKeys(tormented.run_id)
+    opened, ledger = open_store(place.store), Ledger(place, tormented.run_id)
     for key, data in contents(tormented.folder / "local-0" / "store").items():
         opened.put(key, data)
     assert ledger.look() == ledger.look() == tormented.bench.layers
     assert ledger.recomputed == 0
-    opened.put(keys.weights(1), opened.record(keys.weights(1)))
+    weights = StoredRun(opened, RunKeys(tormented.run_id)).pruning.weights(1)
+    opened.put(weights, opened.record(weights))
     assert ledger.look() == tormented.bench.layers
     assert ledger.recomputed == 1
 

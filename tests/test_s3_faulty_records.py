@@ -8,13 +8,14 @@ import pytest
 
 from artifacts import manifest
 from artifacts.errors import DamagedArtifact, StoreError
-from artifacts.keys import RunKeys
+from artifacts.keys import PruningKeys, RunKeys
 from artifacts.s3.store import S3Store
 from tests import fault_proxy as faults
 from tests.fault_proxy import ALWAYS, Fault, FaultProxy
 from tests.s3_faults import BUCKET, failing_storage, open_at
 
 KEYS = RunKeys("0123456789abcdef")
+LAYERS = PruningKeys(KEYS.root)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def store(proxy: FaultProxy) -> S3Store:
 
 
 RECORDS: dict[str, Callable[[S3Store], Any]] = {
-    "write_run": lambda store: manifest.write_run(store, KEYS, {"model": "demo"}),
-    "check_run_format": lambda store: manifest.check_run_format(store, KEYS),
-    "read_layer": lambda store: manifest.read_layer(store, KEYS, 0, "chain"),
-    "write_manifest": lambda store: manifest.write_manifest(store, KEYS),
+    "write_record": lambda store: manifest.write_record(store, KEYS.run, {"model": "demo"}),
+    "read_layer": lambda store: manifest.read_layer(store, LAYERS, 0, "chain"),
+    "write_manifest": lambda store: manifest.write_manifest(store, KEYS, {KEYS.run: "0" * 64}),
+    "read_manifest": lambda store: manifest.read_manifest(store, KEYS),
     "finished": lambda store: manifest.finished(store, KEYS),
     "damaged": lambda store: manifest.damaged(store, KEYS),
-    "merge_timings": lambda store: manifest.merge_timings(store, KEYS, {"layer": 1.0}),
+    "merge_timings": lambda store: manifest.merge_timings(store, KEYS.timings, {"layer": 1.0}),
 }
 
 
@@ -95,8 +96,9 @@ def test_a_file_damaged_on_its_way_never_ends_up_in_a_finished_run(
 
 
 def put_run(store: S3Store) -> None:
-    manifest.write_run(store, KEYS, {"model": "demo"})
+    run = manifest.write_record(store, KEYS.run, {"model": "demo"})
     names = ("stats.parquet", "weights.safetensors")
-    files = {name: store.put(f"{KEYS.layer_folder(0)}/{name}", name.encode() * 100) for name in names}
-    manifest.write_layer(store, KEYS, 0, "chain", files)
-    manifest.write_manifest(store, KEYS)
+    files = {name: store.put(f"{LAYERS.layer_folder(0)}/{name}", name.encode() * 100) for name in names}
+    layer = manifest.write_layer(store, LAYERS, 0, "chain", files)
+    listed = {f"{LAYERS.layer_folder(0)}/{name}": sha256 for name, sha256 in files.items()}
+    manifest.write_manifest(store, KEYS, {KEYS.run: run, LAYERS.layer(0): layer.digest} | listed)

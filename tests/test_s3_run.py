@@ -12,9 +12,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from artifacts.digest import sha256_bytes
 from artifacts.errors import MissingArtifact
 from artifacts.folders import open_folder
+from artifacts.keys import RunKeys
 from artifacts.publish import MANIFEST, published
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import open_store
+from tasks.stored_run import StoredRun
 from tests.chaos import Bench, contents, prefect_server
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
@@ -100,8 +102,10 @@ def test_another_machine_resumes_from_the_store(
     bench: Bench, local_run, remote_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store("s3://ghost/store")
-    for name in ("manifest.json", "layers/002/layer.json", "checkpoint/model.safetensors"):
-        store.delete(f"runs/{remote_run['run_id']}/{name}")
+    keys = RunKeys(remote_run["run_id"])
+    layer = StoredRun(store, keys).pruning.layer(2)
+    for key in (keys.manifest, layer, f"{keys.checkpoint}/model.safetensors"):
+        store.delete(key)
     monkeypatch.setenv("GHOST_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     resumed = run("s3://ghost/in", "s3://ghost/store")
@@ -137,7 +141,8 @@ def test_two_runs_at_once_end_well_with_one_result(bench: Bench, local_run, kind
 def test_stores_and_checkpoints_on_s3_can_be_looked_at(
     bench: Bench, remote_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    from tasks.store.show import layer_rows, verify_checkpoint
+    from tasks.evaluate import verify_checkpoint
+    from tasks.store.show import layer_rows
 
     title, rows = layer_rows("s3://ghost/store", remote_run["run_id"][:6])
     assert title.endswith(", finished") and len(rows) == bench.layers

@@ -47,7 +47,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bytes(tmp_pa
     bench, store = Bench(tmp_path, api), tmp_path / "store"
     bench.finish(tmp_path / "undisturbed")
     first = bench.start(store)
-    wait_for(first, lambda: any(store.glob("runs/*/layers/001/layer.json")))
+    wait_for(first, lambda: any(store.glob("prunings/*/layers/001/layer.json")))
     lines = end(first, signal.SIGTERM)
     assert lines[-1] == LINE and sum("ghost: " in line for line in lines) == 1 and "Traceback" not in str(lines)
     second = bench.start(store)
