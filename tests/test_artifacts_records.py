@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifacts import manifest, tables
+from artifacts import manifest, stages, tables
 from artifacts.digest import record_bytes, sha256_bytes
-from artifacts.errors import MissingArtifact, StoreError
+from artifacts.errors import DamagedArtifact, MissingArtifact, StoreError
+from artifacts.files import TEMPORARY
 from artifacts.keys import RunKeys
 from artifacts.manifest import LayerRecord
 from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
@@ -186,6 +187,57 @@ def test_a_manifest_of_given_names_leaves_strays_out(store: Store) -> None:
     assert list(manifest.write_manifest(store, KEYS, ["run.json"])["files"]) == ["run.json"]
     with pytest.raises(MissingArtifact, match=f"{KEYS.evaluation} is not in the store"):
         manifest.write_manifest(store, KEYS, ["evaluation/results.json"])
+
+
+@pytest.mark.parametrize("name", LAYER_FILES[:3])
+def test_a_file_exchanged_after_its_record_was_written_ends_in_no_manifest(store: Store, name: str) -> None:
+    """Whoever reads the manifest takes it for what the chain vouches for."""
+    put_layer(store)
+    key = f"{KEYS.layer_folder(0)}/{name}"
+    whole = store.record(key)
+    store.put(key, b"another run's")
+    with pytest.raises(DamagedArtifact, match=f"{key} in the store .* has sha256 .*; run the same command again"):
+        manifest.write_manifest(store, KEYS)
+    store.delete(key)
+    with pytest.raises(MissingArtifact, match=f"{key} is not in the store"):
+        manifest.write_manifest(store, KEYS)
+    store.put(key, whole)
+    manifest.write_manifest(store, KEYS)
+
+
+def test_what_a_stage_vouches_for_is_held_against_its_files_too(store: Store) -> None:
+    name = "checkpoint/config.json"
+    stages.write_stage(store, KEYS, "export", CHAIN, {name: store.put(f"{KEYS.root}/{name}", b"{}")})
+    manifest.write_manifest(store, KEYS)
+    store.put(f"{KEYS.root}/{name}", b"[]")
+    with pytest.raises(DamagedArtifact, match=f"{KEYS.root}/{name} in the store .* has sha256 "):
+        manifest.write_manifest(store, KEYS)
+
+
+def test_a_killed_writers_temporary_is_in_no_list_manifest_or_total(store: Store) -> None:
+    put_run(store)
+    before, record = store.objects(""), store.record(KEYS.manifest)
+    for folder in (KEYS.checkpoint, KEYS.layer_folder(0), KEYS.root, f"{KEYS.root}/stages"):
+        Path(store.url, folder).mkdir(exist_ok=True)
+        Path(store.url, folder, f"{TEMPORARY}0123").write_bytes(b"half")
+    assert store.objects("") == before and store.list(f"{KEYS.root}/{TEMPORARY[:5]}") == []
+    manifest.write_manifest(store, KEYS)
+    assert store.record(KEYS.manifest) == record and manifest.finished(store, KEYS)
+
+
+def test_what_is_listed_below_a_folder(store: Store) -> None:
+    with pytest.raises(MissingArtifact, match=f"{KEYS.manifest} is not in the store"):
+        manifest.listed(store, KEYS, "checkpoint")
+    store.put(f"{KEYS.checkpoint}/templates/rag.jinja", b"{{ x }}")
+    put_run(store)
+    found = manifest.listed(store, KEYS, "checkpoint")
+    assert found.keys() == {"config.json", "templates/rag.jinja"}
+    assert found["templates/rag.jinja"] == {"size": 7, "sha256": sha256_bytes(b"{{ x }}")}
+    flip(store, KEYS.manifest, 99)
+    with pytest.raises(
+        DamagedArtifact, match=f"{KEYS.manifest} in the store .* is damaged; run the same command again"
+    ):
+        manifest.listed(store, KEYS, "checkpoint")
 
 
 def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> None:
