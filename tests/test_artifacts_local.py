@@ -2,9 +2,11 @@
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.cache import cache_folder
 from artifacts.digest import sha256_bytes
 from artifacts.errors import StoreError
 from artifacts.files import TEMPORARY
+from artifacts.folders import open_folder
 from artifacts.marker import MARKER
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import LocalStore, open_store
@@ -124,11 +128,55 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
         open_store(file)
 
 
-@pytest.mark.parametrize("place", ["below a file", "in /proc"])
+def test_the_top_of_a_new_file_system_is_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    store = open_store(tmp_path)
+    store.put("runs/a", b"a")
+    assert store.list("") == ["runs/a"]
+
+
+def test_a_home_folder_that_nobody_knows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("~/runs", "~nobody-of-this-name/runs"):
+        if place.startswith("~/"):
+            without_home(monkeypatch)
+        for opened in (lambda place=place: open_store(place), lambda place=place: open_folder(place)):
+            with pytest.raises(StoreError, match=f"{place}: no home folder is known for it .*; give the path in full"):
+                opened()
+
+
+def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user that a container was told to be by a number alone."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+
+
+def test_downloads_are_kept_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_home(monkeypatch)
+    for name in ("GHOST_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = cache_folder()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700 and cache_folder() == folder
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(
+        StoreError, match=f"cannot keep downloads in {folder}, which is another user's; set GHOST_CACHE"
+    ):
+        cache_folder()
+    folder.unlink()
+    folder.write_text("")
+    with pytest.raises(StoreError, match=f"cannot keep downloads in {folder} .*; set GHOST_CACHE to a folder"):
+        cache_folder()
+    monkeypatch.setenv("GHOST_CACHE", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
+
+
+@pytest.mark.parametrize("place", ["below a file", "in /proc", "of too long a name"])
 def test_an_unwritable_place_is_refused(tmp_path: Path, place: str) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    folder = {"below a file": file / "store", "in /proc": Path("/proc/ghost-store")}[place]
+    too_long = tmp_path / ("n" * 300)
+    folder = {"below a file": file / "store", "in /proc": Path("/proc/ghost-store")}.get(place, too_long)
     with pytest.raises(StoreError, match=rf"store {folder}: cannot open it .* choose another --store") as refusal:
         open_store(folder)
     assert "\n" not in str(refusal.value)

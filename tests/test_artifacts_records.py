@@ -10,6 +10,7 @@ import pytest
 from artifacts import manifest, tables
 from artifacts.digest import record_bytes, sha256_bytes
 from artifacts.errors import DamagedArtifact, MissingArtifact
+from artifacts.files import TEMPORARY
 from artifacts.keys import PruningKeys, RunKeys
 from artifacts.manifest import LayerRecord
 from artifacts.schemas import FORMAT_VERSION, SELECTION, STATS, TOKENS
@@ -198,6 +199,17 @@ def test_a_manifest_of_format_3_is_read_by_the_same_keys(store: Store) -> None:
     assert manifest.read_manifest(store, KEYS) == files
     store.put(KEYS.manifest, record_bytes({"format": 2, "run_id": KEYS.run_id, "files": entries}))
     assert manifest.read_manifest(store, KEYS) is None
+
+
+def test_a_killed_writers_temporary_is_in_no_list_manifest_or_total(store: Store) -> None:
+    put_run(store)
+    before, record = store.objects(""), store.record(KEYS.manifest)
+    for folder in (KEYS.checkpoint, LAYERS.layer_folder(0), KEYS.root, LAYERS.root, f"{KEYS.root}/stages"):
+        Path(store.url, folder).mkdir(exist_ok=True)
+        Path(store.url, folder, f"{TEMPORARY}0123").write_bytes(b"half")
+    assert store.objects("") == before and store.list(f"{KEYS.root}/{TEMPORARY[:5]}") == []
+    put_run(store)
+    assert store.record(KEYS.manifest) == record and manifest.finished(store, KEYS)
 
 
 def test_a_run_is_finished_once_it_has_a_manifest_that_holds(store: Store) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.errors import StoreError
+from artifacts.errors import DamagedArtifact, StoreError
 from artifacts.keys import RunKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.stages import read_stage, write_stage
 from artifacts.store import LocalStore
-from tests.by_hand import ByHand, small_settings, through_report
+from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
 
 KEYS = RunKeys("0123456789abcdef")
@@ -111,6 +111,20 @@ def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_p
         states = through_report(settings).states
         assert states == {task: "Completed" if task in tasks | {"report"} else "Cached" for task in states}, name
         assert contents(tmp_path / "store") == expected, name
+
+
+@pytest.mark.parametrize("kind", ["weights", "selection", "stats"])
+def test_a_layers_file_that_is_exchanged_after_it_was_adopted_is_vouched_for_by_nobody(
+    tmp_path: Path, kind: str
+) -> None:
+    """Whole and readable, but another layer's, in the process that found the layer done."""
+    run = through_layers(small_settings(tmp_path))
+    key, other = (getattr(run.pruning, kind)(layer) for layer in range(2))
+    run.store.put(key, run.store.record(other))
+    with pytest.raises(DamagedArtifact, match=f"{key} in the store .* has sha256 .*; run the same command again"):
+        for stage in (run.export, run.evaluate, run.report, run.finish):
+            stage()
+    assert not run.store.exists(run.keys.manifest)
 
 
 def assert_records_follow_the_layers(run: ByHand) -> None:
