@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ghost.report import LayerView
+from ghost.report.document import STATIC
 from ghost.report.layers import ENERGIES, NORMS
 
 NASTY = '<script>alert("1")</script> & `a|b`\n# not a heading'
@@ -55,7 +56,7 @@ def layer_view(
 
 
 class Page(HTMLParser):
-    """Walks a page as a browser would: open tags, addresses to load, text outside scripts, cells of the table."""
+    """Walks a page as a browser would: open tags, addresses to load, text outside scripts with single spaces."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -66,6 +67,7 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(html)
         self.close()
+        self.text = re.sub(r"\s+", " ", self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
@@ -80,7 +82,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] == "script":
             self.scripts.append(data)
         else:
-            self.text += data if data.isspace() else f"{data} "
+            self.text += f"{data} "
 
 
 def page_data(page: str) -> dict[str, Any]:
@@ -107,9 +109,10 @@ def unpacked_bits(text: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8))
 
 
-def script(functions: str, expression: str, *arguments: Any) -> Any:
-    """The value of `expression` in node after `functions`; it may use `given`, the arguments."""
-    code = f"{functions}\nconst given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
+def script(file: str, expression: str, *arguments: Any) -> Any:
+    """The value of `expression` in node after a script of the page; it may use `given`, the arguments."""
+    asked = f"const given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
+    code = f"{(STATIC / file).read_text()}\n{asked}"
     ended = subprocess.run(node_command(), input=code, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(ended.stdout)
 

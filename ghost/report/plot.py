@@ -1,4 +1,4 @@
-"""How plots look, and those that are small enough to be drawn from here; draw.py's script draws the others."""
+"""What all plots share: colours, axes, layout, and the way to plain data."""
 
 import json
 from collections.abc import Sequence
@@ -54,15 +54,6 @@ def depth_colours(layers: Sequence[LayerView]) -> list[str]:
     return [str(colour) for colour in sample_colorscale(DEPTH_SCALE, depths)]
 
 
-def layer_bars(layers: Sequence[LayerView], values: Sequence[float], title: str, hover: str) -> dict[str, Any]:
-    """One bar a layer in its colour; `hover` is plotly's template for the words about it."""
-    trace = go.Bar(
-        x=[view.layer for view in layers], y=list(values), marker={"color": depth_colours(layers)},
-        hovertemplate=f"layer %{{x}}: {hover}<extra></extra>",
-    )  # fmt: skip
-    look = layout(
-        240, bargap=0.25,
-        xaxis=axis("layer", showgrid=False, nticks=12, tickformat="d"),
-        yaxis=axis(title, rangemode="tozero", tickformat="~%"),
-    )  # fmt: skip
-    return figure([trace], look)
+def plain(name: str) -> str:
+    """Plotly reads some HTML in names and texts; this one is to be read as it is."""
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

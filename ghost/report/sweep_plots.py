@@ -8,13 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layout
+from ghost.report.log_axis import log_axis, percent_label, perplexity_axis, spread
+from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layout, plain
 from ghost.report.proxy_gap import highest
 from ghost.report.sweep_rows import Line, Row, finished, fixed, lines, method_name, values
 from ghost.report.sweep_view import ModelView
 
-LOG_FROM = 3.0
-"""A perplexity axis is logarithmic where the largest value is more than this many times the smallest."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 MOST_POINTS = 3000
 """Channels of a model that its scatter plot shows, evenly spread: a page stays small with many models."""
@@ -28,15 +27,15 @@ def by_sparsity(rows: Sequence[Row]) -> dict[str, Any]:
     chosen = fixed(finished(rows), "sparsity")
     dense = chosen[0]["perplexity_dense"]
     drawn = lines(chosen, "sparsity", "perplexity")
-    highest_mean = max(value for line in drawn for value in line.mean)
-    log = {"type": "log", "nticks": 8} if highest_mean > LOG_FROM * dense else {"tickformat": "~g"}
     places = sorted(values(chosen, "sparsity"))
     flat = go.Scatter(
         x=[places[0], places[-1]], y=[dense, dense], mode="lines", name="dense", hoverinfo="skip",
         line={"color": GREY, "dash": "dash", "width": 1.2},
     )  # fmt: skip
+    shown = [value for line in drawn for value in (*line.low, *line.high)] + ([] if dense is None else [dense])
     hover = "%{fullData.name}<br>%{x:.0%} dropped: perplexity %{y:.4g}<extra></extra>"
-    look = _look(axis("share of the state dropped", tickformat=".0%", tickvals=places), axis("perplexity", **log))
+    labelled = {"tickvals": spread(places, float), "tickformat": "~%"}
+    look = _look(axis("share of the state dropped", **labelled), perplexity_axis(shown))
     return figure([flat, *_traces(drawn, hover)], look)
 
 
@@ -56,15 +55,13 @@ def by_window(rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _rises(rows: Sequence[Row], x: str, title: str, tickformat: str = ",d") -> dict[str, Any] | None:
-    places = sorted(values(rows, x))
+    drawn = lines(rows, x, "rise")
+    places = sorted({place for line in drawn for place in line.x})
     if len(places) < 2:
         return None
     hover = f"%{{fullData.name}}<br>%{{x:{tickformat}}}: %{{y:+.1%}}<extra></extra>"
-    bottom = axis(title, type="log", tickvals=places, tickformat=tickformat)
-    return figure(
-        _traces(lines(rows, x, "rise"), hover),
-        _look(bottom, axis("rise of perplexity", tickformat="+~p")),
-    )
+    bottom = axis(title, type="log", tickvals=spread(places, math.log10), tickformat=tickformat)
+    return figure(_traces(drawn, hover), _look(bottom, axis("rise of perplexity", tickformat="+~p")))
 
 
 def costs(rows: Sequence[Row], column: str, title: str, scale: float, unit: str) -> dict[str, Any] | None:
@@ -75,7 +72,8 @@ def costs(rows: Sequence[Row], column: str, title: str, scale: float, unit: str)
     methods = list(dict.fromkeys(map(method_name, known)))
     traces = [
         go.Bar(
-            y=methods, x=[_mean(known, model, method, column, scale) for method in methods], name=model,
+            y=[plain(method) for method in methods], name=plain(model),
+            x=[_mean(known, model, method, column, scale) for method in methods],
             orientation="h", marker={"color": colour},
             hovertemplate=f"%{{fullData.name}}, %{{y}}: %{{x:.4g}} {unit}<extra></extra>",
         )
@@ -115,8 +113,8 @@ def gap_scatter(view: ModelView) -> dict[str, Any]:
         for name, which, colour, symbol in fates
         if (chosen := which & shown.reshape(norm.shape)).any()
     ]  # fmt: skip
-    bottom = axis("norm of the B row × norm of the C row", type="log", nticks=6)
-    return figure(traces, _look(bottom, axis("energy", type="log", dtick=1, tickformat=".0e"), 420))
+    bottom = log_axis("norm of the B row × norm of the C row", norm[norm > 0])
+    return figure(traces, _look(bottom, log_axis("energy", np.maximum(energy, floor).ravel()), 420))
 
 
 def spectra(view: ModelView) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def spectra(view: ModelView) -> dict[str, Any]:
     kept = view.kept * len(view.layers[0].energy_gn)
     look = _look(
         axis("channels of a layer by saliency", showgrid=False),
-        axis("saliency", type="log", dtick=1, tickformat="~%", range=[math.log10(FLOOR) - 0.1, 0.1]),
+        log_axis("saliency", [FLOOR, 1.0], percent_label),
     )
     cut = {"type": "line", "x0": kept + 0.5, "x1": kept + 0.5, "yref": "paper", "y0": 0, "y1": 1,
            "line": {"color": GREY, "width": 1, "dash": "dash"}}  # fmt: skip
@@ -172,7 +170,7 @@ def _traces(drawn: Sequence[Line], hover: str) -> list[go.Scatter]:
         marker = {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]}
         traces.append(
             go.Scatter(
-                x=line.x, y=line.mean, name=line.name, mode="lines+markers", marker=marker, error_y=bars,
+                x=line.x, y=line.mean, name=plain(line.name), mode="lines+markers", marker=marker, error_y=bars,
                 line={"color": colour, "width": 1.8}, hovertemplate=hover,
             )
         )  # fmt: skip

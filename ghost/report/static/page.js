@@ -1,21 +1,4 @@
-"""What every page does in a browser: draw its figures, sort its tables, fit its plots to paper. Plain JavaScript."""
-
-SORT = """
 "use strict";
-/* Rows as {value, text}: by value where both have one, else by text; rows without either stay at the end. */
-function ordered(rows, descending) {
-  const blank = row => row.value === null && (row.text === "" || row.text === "\\u2013");
-  const compare = (a, b) => a.value !== null && b.value !== null
-    ? a.value - b.value : a.text.localeCompare(b.text, "en", {numeric: true});
-  return rows.slice().sort((a, b) => blank(a) || blank(b)
-    ? blank(a) - blank(b) : (descending ? -1 : 1) * compare(a, b));
-}
-"""
-"""Tested by itself, without a page around it."""
-
-COMMON = (
-    SORT
-    + """
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const CONFIG = {displayModeBar: false, responsive: true, showTips: false};
 
@@ -49,5 +32,3 @@ const plots = () => document.querySelectorAll(".js-plotly-plot");
 const widths = change => plots().forEach(plot => Plotly.relayout(plot, change));
 window.addEventListener("beforeprint", () => widths({width: PAPER_WIDTH}));
 window.addEventListener("afterprint", () => widths({width: null, autosize: true}));
-"""
-)
