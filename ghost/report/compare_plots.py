@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from ghost.report.figures import is_finite, megabytes, perplexity, rise, signed_percent
 from ghost.report.log_axis import perplexity_axis
 from ghost.report.overlap import ComparedRun, Overlap
-from ghost.report.plot import BLUE, COLOURS, GREY, LEGEND, axis, figure, layout, plain
+from ghost.report.plot import BLUE, COLOURS, GREY, LEGEND, axis, figure, layer_axis, layout, plain
 
 ROW_HEIGHT = 36
 
@@ -81,7 +81,7 @@ def heat_map(found: Sequence[Overlap], labels: Sequence[str]) -> dict[str, Any]:
     )  # fmt: skip
     look = layout(
         110 + ROW_HEIGHT * len(found),
-        xaxis=axis("layer", showgrid=False, nticks=12, tickformat="d"),
+        xaxis=layer_axis(range(len(found[0].layers))),
         yaxis=axis("", autorange="reversed", type="category", showgrid=False),
     )  # fmt: skip
     return figure([trace], look)

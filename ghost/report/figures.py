@@ -34,11 +34,14 @@ def is_finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def in_form(value: float | None, form: str) -> str:
+    """The value in this form of str.format, or that it is not finite."""
+    return form.format(value) if is_finite(value) else NOT_FINITE
+
+
 def perplexity(value: float | None) -> str:
     """Two decimals, or three digits and an exponent where a model fell apart."""
-    if not is_finite(value):
-        return NOT_FINITE
-    return f"{value:,.2f}" if value < 1e5 else f"{value:.2e}"
+    return in_form(value, "{:.2e}" if value is not None and value >= 1e5 else "{:,.2f}")
 
 
 def megabytes(size: int) -> str:
@@ -82,9 +85,9 @@ def asked(summary: Mapping[str, Any]) -> str:
 
 
 def rise(pair: Mapping[str, float | None]) -> float | None:
-    """Relative change from dense to pruned, as a share; None where either is not finite."""
+    """Relative change from dense to pruned, as a share; None where either is not finite, or the dense one 0."""
     dense, pruned = pair["dense"], pair["pruned"]
-    return pruned / dense - 1 if is_finite(dense) and is_finite(pruned) else None
+    return pruned / dense - 1 if dense and is_finite(dense) and is_finite(pruned) else None
 
 
 def change(pair: Mapping[str, float | None]) -> str:
@@ -101,16 +104,12 @@ def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
 
 def signed_percent(share: float | None, digits: int = 2) -> str:
     """`+1.20%`, `−50.00%`."""
-    if not is_finite(share):
-        return NOT_FINITE
-    return f"{share * 100:+,.{digits}f}%".replace("-", "−")
+    return in_form(share, f"{{:+,.{digits}%}}").replace("-", "−")
 
 
 def with_error(value: float | None, error: float | None) -> str:
     """Four digits, and the standard error where there is one: `0.61 ± 0.01`."""
-    if not is_finite(value):
-        return NOT_FINITE
-    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+    return in_form(value, "{:.4g}") + ("" if error is None else f" ± {error:.2g}")
 
 
 def signed(value: float | None, form: str = ".2f") -> str:

@@ -1,6 +1,7 @@
 """What all plots share: colours, axes, layout, and the way to plain data."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ BLUE, ORANGE, PINK = "#2f86d8", "#e8743b", "#cc4f9c"
 # Of middle lightness from end to end, so that the first layer and the last read on white and on black.
 DEPTH_SCALE = [BLUE, "#8468dc", PINK, ORANGE]
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+MOST_LAYERS = 12
 COLOURS = [BLUE, ORANGE, "#3f9e6b", PINK, "#8468dc", "#b08a2e", GREY]
 
 
@@ -23,6 +25,12 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis that a reader can't move: dragging must scroll the page on a phone."""
     common = {"gridcolor": GRID, "linecolor": GREY, "zeroline": False, "fixedrange": True, "automargin": True}
     return common | {"title": {"text": title, "standoff": 8}} | more
+
+
+def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
+    """Numbers of layers across, at most twelve of them labelled."""
+    step = math.ceil((layers[-1] - layers[0] + 1) / MOST_LAYERS)
+    return axis("layer", showgrid=False, tickformat="d", tick0=layers[0], dtick=step)
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:

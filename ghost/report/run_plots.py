@@ -8,8 +8,20 @@ import plotly.graph_objects as go
 
 from ghost.report.channels import channel_figures, has_gap, pack
 from ghost.report.layers import FLOOR, LayerView
-from ghost.report.log_axis import log_axis, log_scale, percent_label, power_label
-from ghost.report.plot import BLUE, DEPTH_SCALE, GREY, LEGEND, ORANGE, PINK, axis, depth_colours, figure, layout
+from ghost.report.log_axis import ACROSS, FORMAT, UPWARDS, log_axis, log_scale
+from ghost.report.plot import (
+    BLUE,
+    DEPTH_SCALE,
+    GREY,
+    LEGEND,
+    ORANGE,
+    PINK,
+    axis,
+    depth_colours,
+    figure,
+    layer_axis,
+    layout,
+)
 
 NAMES = {
     "saliency": "saliency",
@@ -54,7 +66,7 @@ def layer_bars(layers: Sequence[LayerView], values: Sequence[float], title: str)
     )  # fmt: skip
     look = layout(
         240, bargap=0.25,
-        xaxis=axis("layer", showgrid=False, nticks=12, tickformat="d"),
+        xaxis=layer_axis([view.layer for view in layers]),
         yaxis=axis(title, rangemode="tozero", tickformat="~%"),
     )  # fmt: skip
     return figure([trace], look)
@@ -66,14 +78,19 @@ def _scales(layers: Sequence[LayerView]) -> dict[str, list[dict[str, Any]]]:
     if {"norm_b", "norm_c"} <= set(figures):
         figures["norm"] = figures["norm_b"] * figures["norm_c"]
     parts = {name: [*values.reshape(len(layers), -1), values.ravel()] for name, values in figures.items()}
-    return {name: [_scale(values) for values in parts[name]] for name in NAMES if name in parts}
+    across = ["norm"]  # in the plot of the gap
+    return {
+        name: [_scale(values, ACROSS if name in across else UPWARDS) for values in parts[name]]
+        for name in NAMES
+        if name in parts
+    }
 
 
-def _scale(values: np.ndarray) -> dict[str, Any]:
+def _scale(values: np.ndarray, most: int) -> dict[str, Any]:
     """With a place for the crosses, which stand for zeros: half of the smallest figure above."""
     above = values[values > 0]
     foot = [float(above.min()) / 2] if 0 < above.size < values.size else []
-    return log_scale([*above.tolist(), *foot], power_label)
+    return log_scale([*above.tolist(), *foot], most)
 
 
 def _foot(layers: Sequence[LayerView]) -> float:
@@ -84,10 +101,11 @@ def _foot(layers: Sequence[LayerView]) -> float:
 
 def _spectrum(layers: Sequence[LayerView], unit: str, foot: float) -> dict[str, Any]:
     channels = max(view.saliency_gn.size for view in layers)
+    lowest = foot if any(view.below_floor_gn.any() for view in layers) else 2 * foot
     look = layout(
         460, **_cut(layers),
         xaxis=axis(f"{unit}s of a layer by saliency", range=[0, channels + 1], showgrid=False),
-        yaxis=log_axis("share of the largest", [foot, 1.0], percent_label),
+        yaxis=log_axis("share of the largest", [lowest, 1.0], tickformat="~%"),
     )  # fmt: skip
     look["margin"] |= {"t": 64 if len(layers) > 1 else 16}
     return figure([_colour_bar(layers)] if len(layers) > 1 else [], look)
@@ -123,14 +141,14 @@ def _cut(layers: Sequence[LayerView]) -> Mapping[str, Any]:
 
 
 def _channels(unit: str) -> dict[str, Any]:
-    bottom, side = axis(f"{unit}s by saliency", showgrid=False), axis("saliency", type="log")
+    bottom, side = axis(f"{unit}s by saliency", showgrid=False), axis("saliency", type="log", tickformat=FORMAT)
     look = layout(380, showlegend=True, legend=LEGEND, xaxis=bottom, yaxis=side)
     look["margin"] |= {"t": 40}
     return figure([], look)
 
 
 def _gap() -> dict[str, Any]:
-    bottom, side = axis(NAMES["norm"], type="log"), axis("energy", type="log")
+    bottom, side = (axis(title, type="log", tickformat=FORMAT) for title in (NAMES["norm"], "energy"))
     look = layout(440, showlegend=True, legend=LEGEND, xaxis=bottom, yaxis=side)
     look["margin"] |= {"t": 70}
     return figure([], look)

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from ghost.report.log_axis import log_axis, percent_label, perplexity_axis, spread
-from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layout, plain
+from ghost.report.log_axis import ACROSS, log_axis, perplexity_axis, spread
+from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layer_axis, layout, plain
 from ghost.report.proxy_gap import highest
 from ghost.report.sweep_rows import Line, Row, finished, fixed, lines, method_name, values
 from ghost.report.sweep_view import ModelView
@@ -113,18 +113,18 @@ def gap_scatter(view: ModelView) -> dict[str, Any]:
         for name, which, colour, symbol in fates
         if (chosen := which & shown.reshape(norm.shape)).any()
     ]  # fmt: skip
-    bottom = log_axis("norm of the B row × norm of the C row", norm[norm > 0])
+    bottom = log_axis("norm of the B row × norm of the C row", norm.ravel(), ACROSS)
     return figure(traces, _look(bottom, log_axis("energy", np.maximum(energy, floor).ravel()), 420))
 
 
 def spectra(view: ModelView) -> dict[str, Any]:
     """Saliency of each layer's channels from most to least salient, as shares of the layer's largest."""
     depth = [i / max(1, len(view.layers) - 1) for i in range(len(view.layers))]
-    traces = []
+    traces, least = [], 1.0
     for channels, colour in zip(view.layers, sample_colorscale(DEPTH_SCALE, depth), strict=True):
         saliency = np.sqrt(np.sort(channels.energy_gn.ravel())[::-1].clip(min=0))
         share = np.maximum(saliency / (saliency[0] or 1.0), FLOOR)
-        step = math.ceil(len(share) / 256)
+        step, least = math.ceil(len(share) / 256), min(least, float(share[-1]))
         traces.append(
             go.Scatter(
                 x0=1, dx=step, y=share[::step].astype(np.float32), mode="lines", name=f"layer {channels.layer}",
@@ -135,7 +135,7 @@ def spectra(view: ModelView) -> dict[str, Any]:
     kept = view.kept * len(view.layers[0].energy_gn)
     look = _look(
         axis("channels of a layer by saliency", showgrid=False),
-        log_axis("saliency", [FLOOR, 1.0], percent_label),
+        log_axis("saliency", [least, 1.0], tickformat="~%"),
     )
     cut = {"type": "line", "x0": kept + 0.5, "x1": kept + 0.5, "yref": "paper", "y0": 0, "y1": 1,
            "line": {"color": GREY, "width": 1, "dash": "dash"}}  # fmt: skip
@@ -146,15 +146,16 @@ def spectra(view: ModelView) -> dict[str, Any]:
 
 def dropped_energy(view: ModelView) -> dict[str, Any]:
     """Share of each layer's energy that each method dropped."""
-    places = [float(channels.layer) for channels in view.layers]
+    places = [channels.layer for channels in view.layers]
     drawn = [
-        Line(name=method, x=places, mean=shares, low=shares, high=shares)
+        Line(name=method, x=[float(place) for place in places], mean=shares, low=shares, high=shares)
         for method in view.layers[0].kept_gn
         for shares in [[channels.dropped_energy(method) for channels in view.layers]]
     ]
     hover = "%{fullData.name}, layer %{x}: %{y:.2%} of the energy dropped<extra></extra>"
-    bottom = axis("layer", tickformat="d", dtick=math.ceil(len(places) / 12), showgrid=False)
-    return figure(_traces(drawn, hover), _look(bottom, axis("energy dropped", tickformat="~%", rangemode="tozero")))
+    return figure(
+        _traces(drawn, hover), _look(layer_axis(places), axis("energy dropped", tickformat="~%", rangemode="tozero"))
+    )
 
 
 def _traces(drawn: Sequence[Line], hover: str) -> list[go.Scatter]:
