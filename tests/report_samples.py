@@ -14,6 +14,7 @@ import numpy as np
 from ghost.report import LayerView
 from ghost.report.document import STATIC
 from ghost.report.layers import ENERGIES, NORMS
+from ghost.report.sweep_view import Channels, ModelView
 
 NASTY = '<script>alert("1")</script> & `a|b`\n# not a heading'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -37,6 +38,11 @@ SUMMARY: dict[str, Any] = {
     "kept_channels": 144,
     "channels": 384,
 }
+ABOUT: dict[str, Any] = {
+    "sweep_id": "fedcba9876543210", "options": {"samples": 4}, "versions": {"ghost": "0.1.0"},
+    "axes": {"models": ["demo"], "methods": ["ghost", "magnitude"], "sparsity": [0.5, 0.75]},
+}  # fmt: skip
+"""A sweep: what was asked for."""
 
 
 def summary(**changes: Any) -> dict[str, Any]:
@@ -53,6 +59,18 @@ def layer_view(
     others = {name: generator.lognormal(size=(groups, d_state)) for name in (*ENERGIES[1:], *NORMS)}
     measured = {} if energy is None else {"energy": saliency_gn**2} | others
     return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=energy, measured=measured)
+
+
+def view(seed: int = 0, layers: int = 3, groups: int = 2, d_state: int = 8, kept: int = 3) -> ModelView:
+    """The channels of a model of a sweep, of which `ghost` keeps those of the most energy."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for layer in range(layers):
+        norm_gn, energy_gn = (generator.lognormal(size=(groups, d_state)) for _ in range(2))
+        kept_gn = np.zeros((groups, d_state), dtype=bool)
+        np.put_along_axis(kept_gn, np.argsort(-energy_gn, axis=-1)[:, :kept], True, -1)
+        made.append(Channels(layer=layer, norm_gn=norm_gn, energy_gn=energy_gn, kept_gn={"ghost": kept_gn}))
+    return ModelView(model="demo", method="ghost", sparsity=0.5, sequential=True, kept=kept, layers=tuple(made))
 
 
 class Page(HTMLParser):

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from ghost.report import ComparedRun, LayerView, render, render_comparison
 from ghost.report.log_axis import ACROSS, PLACES, UPWARDS, log_scale, perplexity_axis, spread, ticks
 from ghost.report.sweep_page import render_sweep
-from tests.report_samples import layer_view, page_data, summary
+from tests.report_samples import ABOUT, layer_view, page_data, summary, view
 from tests.sweeps import row
-from tests.test_sweep import ABOUT, view
 
 Axis = dict[str, Any]
 FILLED_BY_THE_SCRIPT = {("channels", "yaxis"), ("gap", "xaxis"), ("gap", "yaxis")}
@@ -78,9 +77,8 @@ def pages() -> Iterator[str]:
     yield render(summary(), [narrow(0), narrow(1)])
     for worst in (28.0, 900.0, 1e30):
         pair = {"dense": 14.0, "pruned": worst}
-        yield render_comparison(
-            [ComparedRun(summary=summary(perplexity=pair), source="a", kept=[np.ones((1, 4), bool)])] * 2
-        )
+        compared = ComparedRun(summary=summary(perplexity=pair), source="a", kept=[np.ones((1, 4), dtype=bool)])
+        yield render_comparison([compared, compared])
         rows = [row(sparsity=s, perplexity=10 + s * worst, rise=s * worst) for s in (0.25, 0.5, 0.51, 0.75)]
         rows += [row(calibration_length=length) for length in (32, 33, 64, 2048)]
         yield render_sweep(ABOUT, rows, [view()])

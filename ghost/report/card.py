@@ -26,16 +26,16 @@ def model_card(summary: Mapping[str, Any]) -> str:
     tasks = summary.get("tasks")
     return from_template(
         "card.md.j2",
-        model=code(summary["model"]),
+        model=_code(summary["model"]),
         went=_went(summary),
         description=_description(summary),
-        warnings=[plain(warning) for warning in summary.get("warnings", [])],
+        warnings=[_plain(warning) for warning in summary.get("warnings", [])],
         figures=_figures(summary),
         tasks=tasks,
         task_rows=[_task_row(score) for score in tasks["scores"]] if tasks else [],
         projected=summary["method"] in ROTATED,
-        settings=[(name, cell(value)) for name, value in setting_rows(summary)],
-        chosen=None if summary["method"] in ("magnitude", "random") else f"{unit(summary['method'])}s",
+        settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
+        chosen=_chosen(summary),
     )
 
 
@@ -51,25 +51,32 @@ def _silenced(summary: Mapping[str, Any]) -> bool:
 
 
 def _description(summary: Mapping[str, Any]) -> str:
-    method, name = summary["method"], code(summary["model"])
-    by = f"{code(method)}{f', {METHODS[method]}' if method in METHODS else ''}"
+    method, name = summary["method"], _code(summary["model"])
+    by = f"{_code(method)}{f', {METHODS[method]}' if method in METHODS else ''}"
     if method in UNSTRUCTURED:
-        return (
+        what = (
             f"This is {name} with {_went(summary)}, to compare with: the recurrent state is as large as before. "
             f"Weights were ranked by {by}."
         )
-    state = "part of its recurrent state silenced" if _silenced(summary) else "a smaller recurrent state"
-    return (
-        f"This is {name} with {state}: of the {summary['channels']:,} state {unit(method)}s in "
-        f"{plural(summary['layers'], 'Mamba2 layer')}, {summary['kept_channels']:,} are left. They were chosen "
-        f"without training, by {by}; the others were {_fate(summary)}."
-    )
+    else:
+        state = "part of its recurrent state silenced" if _silenced(summary) else "a smaller recurrent state"
+        what = (
+            f"This is {name} with {state}: of the {summary['channels']:,} state {unit(method)}s in "
+            f"{plural(summary['layers'], 'Mamba2 layer')}, {summary['kept_channels']:,} are left. They were chosen "
+            f"without training, by {by}; the others were {_fate(summary)}."
+        )
+    return f"{what} Made with ghost, which implements GHOST (Menezes & Kyrillidis, ICML 2026, arXiv:2602.11408)."
 
 
 def _fate(summary: Mapping[str, Any]) -> str:
     if _silenced(summary):
         return "set to zero; no tensor changed its shape"
     return "left out of the projections of B and C" if summary["method"] in ROTATED else "cut out of the weights"
+
+
+def _chosen(summary: Mapping[str, Any]) -> str | None:
+    """What was chosen on the calibration text, where that was read."""
+    return None if summary["method"] in ("magnitude", "random") else f"{unit(summary['method'])}s"
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -89,15 +96,15 @@ def _counts(pair: Mapping[str, int]) -> tuple[str, str, str]:
 
 def _task_row(score: Mapping[str, Any]) -> tuple[str, ...]:
     figures = (with_error(score["value"][side], score["stderr"][side]) for side in ("dense", "pruned"))
-    return cell(score["task"]), cell(score["metric"]), str(score["samples"]), *figures
+    return _cell(score["task"]), _cell(score["metric"]), str(score["samples"]), *figures
 
 
-def cell(text: str) -> str:
+def _cell(text: str) -> str:
     """Inline code in a table, whose cell a bar would end, even there."""
-    return code(text).replace("|", r"\|")
+    return _code(text).replace("|", r"\|")
 
 
-def code(text: str) -> str:
+def _code(text: str) -> str:
     """Inline code that shows `text` as it is and can't break out into Markdown or HTML."""
     text = re.sub(r"\s+", " ", text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
@@ -105,6 +112,6 @@ def code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def plain(sentence: str) -> str:
+def _plain(sentence: str) -> str:
     """A sentence that shows as it is: what would be markup is escaped, and it stays one line."""
     return MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", sentence))

@@ -92,11 +92,12 @@ def _loss(score: Mapping[str, Any]) -> float:
 
 
 def _task_lost(score: Mapping[str, Any]) -> bool:
-    if not is_finite(loss := _loss(score)):
-        return True
+    loss = _loss(score)
+    if not TASK_LOSS < loss < math.inf:
+        return loss == math.inf
     error = math.hypot(*(error or 0 for error in score["stderr"].values()))
     scale = 1 if score["higher_is_better"] else abs(score["value"]["dense"]) or 1
-    return loss > max(TASK_LOSS, CLEAR * error / scale)
+    return loss > CLEAR * error / scale
 
 
 def _fall(score: Mapping[str, Any]) -> str:

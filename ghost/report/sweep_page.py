@@ -6,7 +6,7 @@ from typing import Any
 from ghost.report import sweep_plots as plots
 from ghost.report.document import from_template
 from ghost.report.figures import Tile, percent, perplexity, signed_percent
-from ghost.report.sweep_rows import Row, finished, fixed, method_name, nearest_half, rise_or_worse, values
+from ghost.report.sweep_rows import Row, finished, finite_first, fixed, method_name, nearest_half, values
 from ghost.report.sweep_tables import cell_table, gap_table, layer_table
 from ghost.report.sweep_view import ModelView
 
@@ -86,7 +86,7 @@ def _shrank(row: Row) -> bool:
 def _tiles(rows: Sequence[Row]) -> list[Tile]:
     """Dense and pruned perplexity of the best methods of each model, at the sparsity nearest to a half."""
     models = values(rows, "model")
-    best = sorted(fixed(rows), key=lambda row: (models.index(row["model"]), rise_or_worse(row)))
+    best = sorted(fixed(rows), key=lambda row: (models.index(row["model"]), finite_first(row)))
     first: dict[tuple[str, str], Row] = {}
     for row in best:
         first.setdefault((row["model"], method_name(row)), row)

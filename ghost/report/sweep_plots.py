@@ -153,20 +153,19 @@ def dropped_energy(view: ModelView) -> dict[str, Any]:
         for shares in [[channels.dropped_energy(method) for channels in view.layers]]
     ]
     hover = "%{fullData.name}, layer %{x}: %{y:.2%} of the energy dropped<extra></extra>"
-    return figure(
-        _traces(drawn, hover), _look(layer_axis(places), axis("energy dropped", tickformat="~%", rangemode="tozero"))
-    )
+    side = axis("energy dropped", tickformat="~%", rangemode="tozero")
+    return figure(_traces(drawn, hover), _look(layer_axis(places), side))
 
 
 def _traces(drawn: Sequence[Line], hover: str) -> list[go.Scatter]:
     """With bars from the smallest to the largest where several seeds were averaged."""
     traces = []
     for number, line in enumerate(drawn):
-        colour, spread = COLOURS[number % len(COLOURS)], line.low != line.high
+        colour, varies = COLOURS[number % len(COLOURS)], line.low != line.high
         bars = {
             "array": [high - mean for high, mean in zip(line.high, line.mean, strict=True)],
             "arrayminus": [mean - low for low, mean in zip(line.low, line.mean, strict=True)],
-            "symmetric": False, "visible": spread, "thickness": 1.2, "width": 4,
+            "symmetric": False, "visible": varies, "thickness": 1.2, "width": 4,
         }  # fmt: skip
         marker = {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]}
         traces.append(

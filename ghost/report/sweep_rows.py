@@ -45,8 +45,8 @@ def fixed(rows: Sequence[Row], *free: str) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in chosen.items())]
 
 
-def rise_or_worse(row: Row) -> float:
-    """To sort by: what is not finite comes last."""
+def finite_first(row: Row) -> float:
+    """The rise to sort by: one that is not finite comes last."""
     return math.inf if row["rise"] is None else row["rise"]
 
 
