@@ -93,10 +93,10 @@ def test_sweep_in_which_nothing_is_finite_has_a_page() -> None:
 
 
 def test_warnings_are_at_the_top_of_the_page_and_of_the_card() -> None:
-    told = ["97% of the calibration text is one token, <unk>", NASTY]
+    told = ["97% of the calibration text is one token, <unk>", "Is it in another language?", NASTY]
     page, card = render(summary(warnings=told), [layer_view()]), model_card(summary(warnings=told))
     text = Page(page).text
-    assert "Warnings 97% of the calibration text is one token, <unk>. <script>" in text
+    assert "Warnings 97% of the calibration text is one token, <unk>. Is it in another language? <script>" in text
     assert text.index("Warnings") < text.index("37.5% of the state, +2.0%")
     assert card.index(r"> **Warning:** 97% of the calibration text is one token, \<unk\>.") < card.index("## Figures")
     assert "<script>" not in card and "\n# not" not in card

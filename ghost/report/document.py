@@ -26,6 +26,11 @@ def static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
+def _sentence(words: str) -> str:
+    """With an end where they have none."""
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -37,5 +42,5 @@ def _environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = JSON
     made.globals |= {"static": static, "plotly_js": get_plotlyjs}
-    made.filters |= {"percent": percent, "plural": plural, "signed": signed}
+    made.filters |= {"percent": percent, "plural": plural, "signed": signed, "sentence": _sentence}
     return made
