@@ -128,9 +128,10 @@ def unpacked_bits(text: str) -> np.ndarray:
 
 
 def script(file: str, expression: str, *arguments: Any) -> Any:
-    """The value of `expression` in node after a script of the page; it may use `given`, the arguments."""
+    """The value of `expression` in node after a script of the page, without a page around it; it may use `given`, the
+    arguments."""
     asked = f"const given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
-    code = f"{(STATIC / file).read_text()}\n{asked}"
+    code = f"const document = {{querySelectorAll: () => []}};\n{(STATIC / file).read_text()}\n{asked}"
     ended = subprocess.run([*node_command(), "-"], input=code, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(ended.stdout)
 

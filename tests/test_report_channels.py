@@ -75,20 +75,20 @@ def test_rows_sort_by_value_and_blanks_stay_last(descending: bool, names: list[s
         {"name": "b", "value": -2, "text": "−2%"},
         {"name": "c", "value": 9, "text": "9%"},
     ]
-    assert script("sort.js", "ordered(...given).map(row => row.name)", rows, descending) == names
+    assert script("tables.js", "ordered(...given).map(row => row.name)", rows, descending) == names
 
 
 @pytest.mark.parametrize("descending", [False, True])
 def test_figures_that_are_not_finite_stay_last_among_figures(descending: bool) -> None:
     values = [None, 30, None, 4, 200]
     rows = [{"value": value, "text": "not finite" if value is None else str(value)} for value in values]
-    found = script("sort.js", "ordered(...given).map(row => row.value)", rows, descending)
+    found = script("tables.js", "ordered(...given).map(row => row.value)", rows, descending)
     assert found == [*sorted((value for value in values if value), reverse=descending), None, None]
 
 
 def test_texts_sort_with_their_numbers() -> None:
     rows = [{"value": None, "text": text} for text in ("run 10", "run 9", "Run 1")]
-    assert script("sort.js", "ordered(given[0], false).map(row => row.text)", rows) == ["Run 1", "run 9", "run 10"]
+    assert script("tables.js", "ordered(given[0], false).map(row => row.text)", rows) == ["Run 1", "run 9", "run 10"]
 
 
 def test_gap_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Tables whose rows a click on a heading sorts, as data; templates and page.js have the other half."""
+"""Tables whose rows a click on a heading sorts, as data; macros.html.j2 and tables.js have the rest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -8,24 +8,6 @@ function draw(name, traces, layout) {
 
 for (const [name, figure] of Object.entries(page.figures)) draw(name, figure.data, figure.layout);
 
-function sortBy(table, column, heading) {
-  const descending = heading.getAttribute("aria-sort") === "ascending";
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows, row => {
-    const cell = row.cells[column], value = cell.dataset.value;
-    return {row, value: value === undefined ? null : Number(value), text: cell.textContent};
-  });
-  for (const other of heading.parentNode.cells) other.setAttribute("aria-sort", "none");
-  heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  body.append(...ordered(rows, descending).map(item => item.row));
-}
-
-for (const table of document.querySelectorAll("table.sortable")) {
-  Array.from(table.tHead.rows[0].cells).forEach((heading, column) => {
-    heading.querySelector("button").addEventListener("click", () => sortBy(table, column, heading));
-  });
-}
-
 /* A plot is as wide as the window that it was drawn in; paper is narrower. */
 const PAPER_WIDTH = 640;
 const plots = () => document.querySelectorAll(".js-plotly-plot");
