@@ -147,6 +147,13 @@ def test_headings_sort_by_keyboard_and_say_so(page: str) -> None:
     assert re.search(r'<td class="number" data-value="0.125">12.500%</td>', page)
 
 
+@pytest.mark.parametrize(("count", "step"), [(1, 1), (3, 1), (12, 1), (24, 2), (81, 7)])
+def test_bars_are_labelled_by_whole_layers_at_most_twelve(count: int, step: int) -> None:
+    page = render(summary(), [layer_view(layer) for layer in range(count)])
+    axis = page_data(page)["figures"]["kept-bars"]["layout"]["xaxis"]
+    assert (axis["tick0"], axis["dtick"]) == (0, step)
+
+
 def test_recovery_is_told_by_layer_where_there_was_one() -> None:
     told = "lstsq x0.5, held-back nll 2.9 against 3.0 without"
     page = render(summary(recovery="lstsq"), [dataclasses.replace(layer_view(), recovery=told)])

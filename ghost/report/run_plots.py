@@ -78,12 +78,8 @@ def _scales(layers: Sequence[LayerView]) -> dict[str, list[dict[str, Any]]]:
     if {"norm_b", "norm_c"} <= set(figures):
         figures["norm"] = figures["norm_b"] * figures["norm_c"]
     parts = {name: [*values.reshape(len(layers), -1), values.ravel()] for name, values in figures.items()}
-    across = ["norm"]  # in the plot of the gap
-    return {
-        name: [_scale(values, ACROSS if name in across else UPWARDS) for values in parts[name]]
-        for name in NAMES
-        if name in parts
-    }
+    labels = dict.fromkeys(parts, UPWARDS) | {"norm": ACROSS}  # which lies across in the plot of the gap
+    return {name: [_scale(values, labels[name]) for values in parts[name]] for name in NAMES if name in parts}
 
 
 def _scale(values: np.ndarray, most: int) -> dict[str, Any]:
