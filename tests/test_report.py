@@ -85,6 +85,7 @@ def test_table_gives_both_sides_of_the_cut() -> None:
 def test_methods_without_energies_leave_that_column_blank() -> None:
     page = render(summary(method="magnitude"), [layer_view(energy=None)])
     assert table_rows(page, "Layers")[0][2] == "–"
+    assert re.search(r'<th scope="col" class="number" aria-sort="none"><button type="button">Energy dropped<', page)
     assert set(page_data(page)["figures"]) == {"kept-bars"}
     assert 'id="gap"' not in page and 'id="pick-gap"' not in page
 

@@ -38,4 +38,4 @@ class Table:
     def columns(self) -> Iterator[tuple[str, bool]]:
         """Each heading, and whether numbers stand under it."""
         for heading, cells in zip(self.headings, zip(*self.rows, strict=True), strict=True):
-            yield heading, any(cell.value is not None for cell in cells)
+            yield heading, all(cell.is_figure for cell in cells)
