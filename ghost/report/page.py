@@ -1,17 +1,32 @@
 """The summary page of a run: one HTML file that needs nothing else, the same bytes for the same input."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ghost.report.draw import DRAW
-from ghost.report.figures import change, megabytes, millions, perplexity, plural, setting_rows, what_went
+import numpy as np
+
+from ghost.report.channels import whole_gap
+from ghost.report.document import from_template
+from ghost.report.figures import (
+    Tile,
+    change,
+    megabytes,
+    millions,
+    perplexity,
+    setting_rows,
+    signed_percent,
+    what_went,
+    with_error,
+)
 from ghost.report.layers import LayerView
-from ghost.report.looks import channel_plots
 from ghost.report.methods import unit
-from ghost.report.sections import bar_figures, bars, gap, layer_table, one_layer, spectrum, task_table
-from ghost.report.shell import document, section, text, tile
+from ghost.report.run_plots import channel_plots, layer_bars
+from ghost.report.table import BLANK, Cell, Table, figure_cell
 from ghost.report.verdict import headline, verdict
+
+LAYER_HEADINGS = ("Layer", "Kept", "Energy dropped", "Smallest kept", "Largest dropped")
+TASK_HEADINGS = ("Task", "Metric", "Documents", "Dense", "Pruned", "Loss")
+SIDES = ("dense", "pruned")
 
 
 def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
@@ -19,41 +34,107 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
 
     `summary` is plain data: run_id, model, method, sparsity, policy, soft, sequential, calibration {corpus, samples,
     length, seed}, evaluation {corpus, window, tokens, protocol}, layers, kept_channels, channels, and as {dense,
-    pruned}: perplexity, state_bytes per sequence, d_state, parameters. It may have `recovery`, `tasks` as in
-    evaluation/results.json, and `rows` of recall as `ghost eval` makes them. `layers` is in the order of the model and
-    not empty.
+    pruned}: perplexity (None where it is not finite), state_bytes per sequence, d_state, parameters. It may have
+    `recovery`, `warnings` as plain sentences, `tasks` as in evaluation/results.json, and `rows` of recall as
+    `ghost eval` makes them. `layers` is in the order of the model and not empty.
     """
     what = unit(summary["method"])
-    about_layers = [spectrum(layers, what), one_layer(layers, what), gap(layers), bars(layers, what)]
-    top = [_header(summary), _verdict(summary), _tiles(summary)]
-    content = [*top, *about_layers, layer_table(layers, what), task_table(summary.get("tasks")), _settings(summary)]
-    data = {"figures": bar_figures(layers, what)} | channel_plots(layers, what)
-    return document(f"ghost: {summary['model']}", "\n".join(filter(None, content)), data, [DRAW])
+    bars = _bars(layers, what)
+    figures = {name: layer_bars(layers, values, label) for name, (label, values) in bars.items()}
+    about_run = {
+        "summary": summary,
+        "unit": what,
+        "what_went": what_went(summary),
+        "warnings": summary.get("warnings", []),
+        "headline": headline(summary),
+        "verdict": verdict(summary),
+        "tiles_shown": _tiles(summary),
+        "task_table": _task_table(summary.get("tasks")),
+        "setting_rows": setting_rows(summary),
+        "data": {"figures": figures} | channel_plots(layers, what),
+    }
+    return from_template(
+        "run.html.j2", bars={name: label for name, (label, _) in bars.items()}, **about_run, **_about_layers(layers)
+    )
 
 
-def _header(summary: Mapping[str, Any]) -> str:
-    what = what_went(summary)
-    where = f"{plural(summary['layers'], 'Mamba2 layer')}, run {summary['run_id']}"
-    return f"<header>\n<h1>{escape(summary['model'])}</h1>\n{text(f'{what}; {where}')}\n</header>"
+def _about_layers(layers: Sequence[LayerView]) -> dict[str, Any]:
+    numbers = {str(at): view.layer for at, view in enumerate(layers)}
+    return {
+        "groups": max(len(view.saliency_gn) for view in layers),
+        "below": sum(int(view.below_floor_gn.sum()) for view in layers),
+        "dead": f"{sum(int((view.saliency_gn <= 0).sum()) for view in layers):,}",
+        "gap": whole_gap(layers),
+        "layer_options": numbers,
+        "gap_options": {"all": "all layers"} | {at: f"layer {number}" for at, number in numbers.items()},
+        "layer_table": _layer_table(layers),
+        "recovered": any(view.recovery for view in layers),
+    }
 
 
-def _verdict(summary: Mapping[str, Any]) -> str:
-    reasons = " ".join(verdict(summary))
-    return f'<div class="verdict">\n{text(f"{headline(summary)}.", "lead")}\n{text(reasons, "reasons")}\n</div>'
-
-
-def _tiles(summary: Mapping[str, Any]) -> str:
-    ppl, state, size = summary["perplexity"], summary["state_bytes"], summary["parameters"]
-    kept = f"state size {summary['d_state']['dense']} → {summary['d_state']['pruned']}"
-    tiles = [
-        tile("Perplexity", perplexity(ppl["dense"]), perplexity(ppl["pruned"]), change(ppl)),
-        tile("State per sequence, MB", megabytes(state["dense"]), megabytes(state["pruned"]), change(state)),
-        tile(f"Kept {unit(summary['method'])}s", f"{summary['channels']:,}", f"{summary['kept_channels']:,}", kept),
-        tile("Parameters", millions(size["dense"]), millions(size["pruned"]), change(size)),
+def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    channels = f"{summary['channels']:,}", f"{summary['kept_channels']:,}"
+    state_size = f"state size {summary['d_state']['dense']} → {summary['d_state']['pruned']}"
+    return [
+        _tile("Perplexity", summary["perplexity"], perplexity),
+        _tile("State per sequence, MB", summary["state_bytes"], megabytes),
+        Tile(label=f"Kept {unit(summary['method'])}s", before=channels[0], after=channels[1], detail=state_size),
+        _tile("Parameters", summary["parameters"], millions),
     ]
-    return '<ul class="tiles">\n' + "\n".join(tiles) + "\n</ul>"
 
 
-def _settings(summary: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in setting_rows(summary))
-    return section("Settings", f"<dl>\n{rows}\n</dl>")
+def _tile(label: str, pair: Mapping[str, Any], words: Callable[[Any], str]) -> Tile:
+    return Tile(label=label, before=words(pair["dense"]), after=words(pair["pruned"]), detail=change(pair))
+
+
+def _bars(layers: Sequence[LayerView], unit: str) -> dict[str, tuple[str, list[float]]]:
+    """What went with each layer: label and shares, by the name of the plot."""
+    energies = [view.energy_dropped for view in layers if view.energy_dropped is not None]
+    kept = [float(view.kept_gn.mean()) for view in layers]
+    energy = {"energy-bars": ("energy dropped", energies)} if len(energies) == len(layers) else {}
+    return energy | {"kept-bars": (f"{unit}s kept", kept)}
+
+
+def _layer_table(layers: Sequence[LayerView]) -> Table:
+    """One row per layer."""
+    recovered = any(view.recovery for view in layers)
+    rows = [[*_layer_row(view), *([Cell(text=view.recovery or BLANK)] if recovered else [])] for view in layers]
+    headings = [*LAYER_HEADINGS, *(["Recovery"] if recovered else [])]
+    return Table(caption="Layers; the headings sort", headings=headings, rows=rows)
+
+
+def _layer_row(view: LayerView) -> list[Cell]:
+    kept, dropped = view.saliency_gn[view.kept_gn], view.saliency_gn[~view.kept_gn]
+    energy = view.energy_dropped
+    return [
+        Cell(text=str(view.layer), value=view.layer),
+        Cell(text=f"{kept.size:,} / {view.saliency_gn.size:,}", value=kept.size),
+        Cell(text=BLANK if energy is None else f"{energy * 100:.3f}%", value=energy),
+        _extreme(kept, np.min),
+        _extreme(dropped, np.max),
+    ]
+
+
+def _extreme(values: np.ndarray, pick: Callable[[np.ndarray], np.floating]) -> Cell:
+    if not values.size:
+        return Cell(text=BLANK)
+    value = float(pick(values))
+    return Cell(text=f"{value:#.4g}".rstrip("."), value=value)
+
+
+def _task_table(tasks: Mapping[str, Any] | None) -> Table | None:
+    """What lm-eval found, where the run evaluated tasks; `tasks` as in evaluation/results.json."""
+    if not tasks:
+        return None
+    rows = [_task_row(score) for score in tasks["scores"]]
+    return Table(caption="Tasks; the headings sort", headings=TASK_HEADINGS, rows=rows)
+
+
+def _task_row(score: Mapping[str, Any]) -> list[Cell]:
+    return [
+        Cell(text=score["task"]),
+        Cell(text=score["metric"]),
+        Cell(text=str(score["samples"]), value=score["samples"]),
+        *(figure_cell(score["value"][side], with_error(score["value"][side], score["stderr"][side])) for side in SIDES),
+        figure_cell(score["loss"], signed_percent(score["loss"])),
+    ]

@@ -1,6 +1,7 @@
-"""How plots look, and those that are small enough to be drawn from here; draw.py's script draws the others."""
+"""What all plots share: colours, axes, layout, and the way to plain data."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ BLUE, ORANGE, PINK = "#2f86d8", "#e8743b", "#cc4f9c"
 # Of middle lightness from end to end, so that the first layer and the last read on white and on black.
 DEPTH_SCALE = [BLUE, "#8468dc", PINK, ORANGE]
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+MOST_LAYERS = 12
 COLOURS = [BLUE, ORANGE, "#3f9e6b", PINK, "#8468dc", "#b08a2e", GREY]
 
 
@@ -23,6 +25,12 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis that a reader can't move: dragging must scroll the page on a phone."""
     common = {"gridcolor": GRID, "linecolor": GREY, "zeroline": False, "fixedrange": True, "automargin": True}
     return common | {"title": {"text": title, "standoff": 8}} | more
+
+
+def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
+    """Numbers of layers across, at most twelve of them labelled."""
+    step = math.ceil((layers[-1] - layers[0] + 1) / MOST_LAYERS)
+    return axis("layer", showgrid=False, tickformat="d", tick0=layers[0], dtick=step)
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
@@ -54,15 +62,6 @@ def depth_colours(layers: Sequence[LayerView]) -> list[str]:
     return [str(colour) for colour in sample_colorscale(DEPTH_SCALE, depths)]
 
 
-def layer_bars(layers: Sequence[LayerView], values: Sequence[float], title: str, hover: str) -> dict[str, Any]:
-    """One bar a layer in its colour; `hover` is plotly's template for the words about it."""
-    trace = go.Bar(
-        x=[view.layer for view in layers], y=list(values), marker={"color": depth_colours(layers)},
-        hovertemplate=f"layer %{{x}}: {hover}<extra></extra>",
-    )  # fmt: skip
-    look = layout(
-        240, bargap=0.25,
-        xaxis=axis("layer", showgrid=False, nticks=12, tickformat="d"),
-        yaxis=axis(title, rangemode="tozero", tickformat="~%"),
-    )  # fmt: skip
-    return figure([trace], look)
+def plain(name: str) -> str:
+    """Plotly reads some HTML in names and texts; this one is to be read as it is."""
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

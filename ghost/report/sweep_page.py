@@ -1,165 +1,112 @@
 """The page of a sweep: perplexity by method and sparsity, what it cost, and how norms and energies disagree."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ghost.report import sweep_plots as plots
-from ghost.report.figures import megabytes, percent, perplexity, plural, signed_percent
-from ghost.report.shell import document, plot, section, text, tile
-from ghost.report.sweep_gap import gap_section, layer_section
-from ghost.report.sweep_rows import Row, finished, fixed, method_name, nearest_half, values
+from ghost.report.document import from_template
+from ghost.report.figures import Tile, percent, perplexity, signed_percent
+from ghost.report.sweep_rows import Row, finished, finite_first, fixed, method_name, nearest_half, values
+from ghost.report.sweep_tables import cell_table, gap_table, layer_table
 from ghost.report.sweep_view import ModelView
-from ghost.report.table import BLANK, Cell, sortable
 
 MOST_TILES = 4
 MB = 1e6
+RISES = {
+    "size": ("By model size", plots.by_size),
+    "lengths": ("By calibration length", plots.by_calibration_length),
+    "windows": ("By evaluation window", plots.by_window),
+}
+"""Heading and plot of what a sweep may have varied, by the name of the plot."""
+COSTS = {
+    "seconds": ("seconds", "seconds a cell", 1.0, "s"),
+    "memory": ("peak_memory_bytes", "peak memory, MB", MB, "MB"),
+}
+"""Column of cells.parquet, title, scale and unit, by the name of the plot."""
 
 
 def render_sweep(about: Mapping[str, Any], rows: Sequence[Row], views: Sequence[ModelView]) -> str:
     """The page as text, below 6 MB, to be written as UTF-8.
 
     `about` is plain data: sweep_id, axes (values by name), options, versions. `rows` are those of cells.parquet, in
-    the order of the sweep. `views` are the models whose energies were measured.
+    the order of the sweep; perplexity and rise are None where they are not finite. `views` are the models whose
+    energies were measured.
     """
-    figures: dict[str, Any] = {}
     done = finished(rows)
-    parts = [_header(about, rows), _failures(rows)]
-    if done:
-        parts += [_tiles(done), _perplexities(figures, done), _by_others(figures, done), _costs(figures, done)]
-        parts += [gap_section(figures, views), *(layer_section(figures, n, v) for n, v in enumerate(views))]
-    content = "\n".join([*filter(None, parts), _cells(rows), _settings(about)])
-    return document(f"ghost sweep: {', '.join(about['axes']['models'])}", content, {"figures": figures})
-
-
-def _header(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    axes = about["axes"]
-    what = f"{plural(len(rows), 'cell')}: {', '.join(axes['methods'])} at {', '.join(map(percent, axes['sparsity']))}"
-    title, line = ", ".join(axes["models"]), f"{what} of the state dropped; sweep {about['sweep_id']}"
-    return f'<header>\n<h1>{escape(title)}</h1>\n<p class="muted">{escape(line)}</p>\n</header>'
-
-
-def _tiles(rows: Sequence[Row]) -> str:
-    """Dense and pruned perplexity of the best methods of each model, at the sparsity nearest to a half."""
-    best = sorted(fixed(rows), key=lambda row: (values(rows, "model").index(row["model"]), row["rise"]))
-    first = {(row["model"], method_name(row)): row for row in reversed(best)}
-    several = len(values(rows, "model")) > 1
-    tiles = [
-        tile(
-            f"{row['model']}: {name}" if several else name,
-            perplexity(row["perplexity_dense"]),
-            perplexity(row["perplexity"]),
-            f"{signed_percent(row['rise'])} at {percent(row['sparsity'])} sparsity",
-        )
-        for (_, name), row in list(reversed(first.items()))[:MOST_TILES]
-    ]
-    return '<ul class="tiles">\n' + "\n".join(tiles) + "\n</ul>"
-
-
-def _perplexities(figures: dict[str, Any], rows: Sequence[Row]) -> str:
-    parts = []
-    for number, model in enumerate(models := values(rows, "model")):
-        figures[f"sparsity-{number}"] = plots.by_sparsity([row for row in rows if row["model"] == model])
-        parts += [f"<h3>{escape(model)}</h3>" if len(models) > 1 else ""]
-        parts += [plot(f"sparsity-{number}", f"perplexity of {model} by sparsity and method")]
-    return section("Perplexity by sparsity", text(_protocol(rows)), *parts, text(_unshrunk(rows), "note"))
-
-
-def _protocol(rows: Sequence[Row]) -> str:
-    base = fixed(rows)[0]
-    seeds = values(rows, "seed")
-    spread = f" Means over {len(seeds)} seeds, with bars from the smallest to the largest." if len(seeds) > 1 else ""
-    return (
-        f"Windows of {base['window']:,} tokens, calibrated on windows of {base['calibration_length']:,}. Lower is "
-        f"better; the dashed line is the dense model.{spread}"
+    results = _results(done, views) if done else {"cell_table": None, "data": {"figures": {}}}
+    return from_template(
+        "sweep.html.j2",
+        title=", ".join(about["axes"]["models"]),
+        about=about,
+        cells=len(rows),
+        failures=[_failure(row) for row in rows if row["error"] is not None],
+        setting_rows=_settings(about),
+        **results,
     )
 
 
-def _unshrunk(rows: Sequence[Row]) -> str:
-    """Which methods leave the state as large as it was: they are no rivals in memory."""
-    same = [method_name(row) for row in rows if row["state_bytes"] == row["state_bytes_dense"]]
-    if not same:
-        return ""
-    return f"The state does not shrink with {', '.join(dict.fromkeys(same))}: a reference, not a saving."
-
-
-def _by_others(figures: dict[str, Any], rows: Sequence[Row]) -> str:
-    """By model size, calibration length and window, where the sweep varied them."""
-    made = {
-        "By model size": ("size", plots.by_size(rows)),
-        "By calibration length": ("lengths", plots.by_calibration_length(rows)),
-        "By evaluation window": ("windows", plots.by_window(rows)),
-    }
-    parts = []
-    for heading, (name, made_figure) in made.items():
-        if made_figure is not None:
-            figures[name] = made_figure
-            words = f"Rise of perplexity over the dense model at {percent(nearest_half(rows))} sparsity."
-            parts.append(section(heading, text(words), plot(name, f"{heading}: rise of perplexity by method")))
-    return "\n".join(parts)
-
-
-def _costs(figures: dict[str, Any], rows: Sequence[Row]) -> str:
-    bars = {
-        "seconds": plots.costs(rows, "seconds", "seconds a cell", 1.0, "s"),
-        "memory": plots.costs(rows, "peak_memory_bytes", "peak memory, MB", MB, "MB"),
-    }
-    known = {name: made for name, made in bars.items() if made is not None}
-    figures.update(known)
-    note = (
-        "Means over a method's cells, without the evaluation, which is the same for all. Memory is what tensors took "
-        "on a GPU, else the process's resident memory, of which Python and its libraries take a large part."
-    )
-    return section("What it cost", *(plot(name, f"{name} by method") for name in known), text(note, "note"))
-
-
-def _failures(rows: Sequence[Row]) -> str:
-    failures = [row for row in rows if row["error"] is not None]
-    told = [f"{row['model']}, {method_name(row)} at {percent(row['sparsity'])}: {row['error']}" for row in failures]
-    items = "\n".join(f"<li>{escape(words)}</li>" for words in told)
-    return section(f"{plural(len(failures), 'cell')} failed", f"<ul>\n{items}\n</ul>") if failures else ""
-
-
-VARIED = ("model", "sparsity", "window", "calibration_length", "seed")
-"""Columns that are shown only where they differ from cell to cell."""
-
-
-def _cells(rows: Sequence[Row]) -> str:
-    done = finished(rows)
-    if not done:
-        return ""
-    same = {name for name in VARIED if len(values(done, name)) == 1}
-    shown = [{name: cell for name, cell in _cell_row(row).items() if name not in same} for row in done]
-    headings = [name.replace("calibration_length", "calibration") for name in shown[0]]
-    note = "Sorted by a click on a heading. Kept: channels or directions of all layers; state: per sequence, in fp32."
-    table = sortable("every cell of the sweep", headings, [list(row.values()) for row in shown])
-    return section("Every cell", table, text(note, "note"))
-
-
-def _cell_row(row: Row) -> dict[str, Cell]:
-    """Cells by heading."""
-    peak = row["peak_memory_bytes"]
-    counts = ("window", "calibration_length", "seed", "kept", "d_state")
+def _results(rows: Sequence[Row], views: Sequence[ModelView]) -> dict[str, Any]:
+    """What the finished cells found."""
+    by_model = {f"sparsity-{number}": model for number, model in enumerate(values(rows, "model"))}
+    perplexities = {name: plots.by_sparsity(_of_model(rows, model)) for name, model in by_model.items()}
+    rises = {name: made for name, (_, draw) in RISES.items() if (made := draw(rows)) is not None}
+    costs = {name: made for name, how in COSTS.items() if (made := plots.costs(rows, *how)) is not None}
     return {
-        "method": Cell(text=method_name(row)),
-        "model": Cell(text=row["model"]),
-        "sparsity": Cell(text=percent(row["sparsity"]), value=row["sparsity"]),
-        **{name: Cell(text=f"{row[name]:,}", value=row[name]) for name in counts},
-        "perplexity": Cell(text=perplexity(row["perplexity"]), value=row["perplexity"]),
-        "rise": Cell(text=signed_percent(row["rise"]), value=row["rise"]),
-        "state, MB": Cell(text=megabytes(row["state_bytes"]), value=row["state_bytes"]),
-        "seconds": Cell(text=f"{row['seconds']:,.1f}", value=row["seconds"]),
-        "peak, MB": Cell(text=BLANK) if peak is None else Cell(text=f"{peak / MB:,.0f}", value=peak),
-        "run": Cell(text=row["run_id"][:8]),
+        "tiles_shown": _tiles(rows),
+        "first": fixed(rows)[0],
+        "seeds": len(values(rows, "seed")),
+        "as_large": list(dict.fromkeys(method_name(row) for row in rows if not _shrank(row))),
+        "shown_sparsity": nearest_half(rows),
+        "perplexity_plots": by_model,
+        "rise_plots": {name: RISES[name][0] for name in rises},
+        "cost_plots": list(costs),
+        "models": views,
+        "most_points": plots.MOST_POINTS,
+        "gap_table": gap_table(views),
+        "layer_tables": [layer_table(view) for view in views],
+        "cell_table": cell_table(rows),
+        "data": {"figures": perplexities | rises | costs | _channel_figures(views)},
     }
 
 
-def _settings(about: Mapping[str, Any]) -> str:
+def _channel_figures(views: Sequence[ModelView]) -> dict[str, Any]:
+    drawn = {"gap": plots.gap_scatter, "spectra": plots.spectra, "dropped": plots.dropped_energy}
+    return {f"{name}-{number}": draw(view) for number, view in enumerate(views) for name, draw in drawn.items()}
+
+
+def _of_model(rows: Sequence[Row], model: str) -> list[Row]:
+    return [row for row in rows if row["model"] == model]
+
+
+def _shrank(row: Row) -> bool:
+    """Methods whose state stays as large as it was are no rivals in memory."""
+    return row["state_bytes"] != row["state_bytes_dense"]
+
+
+def _tiles(rows: Sequence[Row]) -> list[Tile]:
+    """Dense and pruned perplexity of the best methods of each model, at the sparsity nearest to a half."""
+    models = values(rows, "model")
+    best = sorted(fixed(rows), key=lambda row: (models.index(row["model"]), finite_first(row)))
+    first: dict[tuple[str, str], Row] = {}
+    for row in best:
+        first.setdefault((row["model"], method_name(row)), row)
+    return [_tile(row, several=len(models) > 1) for row in list(first.values())[:MOST_TILES]]
+
+
+def _tile(row: Row, *, several: bool) -> Tile:
+    return Tile(
+        label=f"{row['model']}: {method_name(row)}" if several else method_name(row),
+        before=perplexity(row["perplexity_dense"]),
+        after=perplexity(row["perplexity"]),
+        detail=f"{signed_percent(row['rise'])} at {percent(row['sparsity'])} sparsity",
+    )
+
+
+def _failure(row: Row) -> str:
+    return f"{row['model']}, {method_name(row)} at {percent(row['sparsity'])}: {row['error']}"
+
+
+def _settings(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     axes = {name.replace("_", " "): ", ".join(map(str, found)) for name, found in about["axes"].items()}
     options = {name.replace("_", " "): str(value) for name, value in about["options"].items()}
-    items = (axes | options | {f"{name} version": found for name, found in about["versions"].items()}).items()
-    return section("Settings", f"<dl>\n{_entries(items)}\n</dl>")
-
-
-def _entries(items: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in items)
+    return list((axes | options | {f"{name} version": found for name, found in about["versions"].items()}).items())

@@ -8,13 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layout
+from ghost.report.log_axis import ACROSS, log_axis, perplexity_axis, spread
+from ghost.report.plot import BLUE, COLOURS, DEPTH_SCALE, GREY, ORANGE, PINK, axis, figure, layer_axis, layout, plain
 from ghost.report.proxy_gap import highest
 from ghost.report.sweep_rows import Line, Row, finished, fixed, lines, method_name, values
 from ghost.report.sweep_view import ModelView
 
-LOG_FROM = 3.0
-"""A perplexity axis is logarithmic where the largest value is more than this many times the smallest."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 MOST_POINTS = 3000
 """Channels of a model that its scatter plot shows, evenly spread: a page stays small with many models."""
@@ -28,15 +27,15 @@ def by_sparsity(rows: Sequence[Row]) -> dict[str, Any]:
     chosen = fixed(finished(rows), "sparsity")
     dense = chosen[0]["perplexity_dense"]
     drawn = lines(chosen, "sparsity", "perplexity")
-    highest_mean = max(value for line in drawn for value in line.mean)
-    log = {"type": "log", "nticks": 8} if highest_mean > LOG_FROM * dense else {"tickformat": "~g"}
     places = sorted(values(chosen, "sparsity"))
     flat = go.Scatter(
         x=[places[0], places[-1]], y=[dense, dense], mode="lines", name="dense", hoverinfo="skip",
         line={"color": GREY, "dash": "dash", "width": 1.2},
     )  # fmt: skip
+    shown = [value for line in drawn for value in (*line.low, *line.high)] + ([] if dense is None else [dense])
     hover = "%{fullData.name}<br>%{x:.0%} dropped: perplexity %{y:.4g}<extra></extra>"
-    look = _look(axis("share of the state dropped", tickformat=".0%", tickvals=places), axis("perplexity", **log))
+    labelled = {"tickvals": spread(places, float), "tickformat": "~%"}
+    look = _look(axis("share of the state dropped", **labelled), perplexity_axis(shown))
     return figure([flat, *_traces(drawn, hover)], look)
 
 
@@ -56,15 +55,13 @@ def by_window(rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _rises(rows: Sequence[Row], x: str, title: str, tickformat: str = ",d") -> dict[str, Any] | None:
-    places = sorted(values(rows, x))
+    drawn = lines(rows, x, "rise")
+    places = sorted({place for line in drawn for place in line.x})
     if len(places) < 2:
         return None
     hover = f"%{{fullData.name}}<br>%{{x:{tickformat}}}: %{{y:+.1%}}<extra></extra>"
-    bottom = axis(title, type="log", tickvals=places, tickformat=tickformat)
-    return figure(
-        _traces(lines(rows, x, "rise"), hover),
-        _look(bottom, axis("rise of perplexity", tickformat="+~p")),
-    )
+    bottom = axis(title, type="log", tickvals=spread(places, math.log10), tickformat=tickformat)
+    return figure(_traces(drawn, hover), _look(bottom, axis("rise of perplexity", tickformat="+~p")))
 
 
 def costs(rows: Sequence[Row], column: str, title: str, scale: float, unit: str) -> dict[str, Any] | None:
@@ -75,7 +72,8 @@ def costs(rows: Sequence[Row], column: str, title: str, scale: float, unit: str)
     methods = list(dict.fromkeys(map(method_name, known)))
     traces = [
         go.Bar(
-            y=methods, x=[_mean(known, model, method, column, scale) for method in methods], name=model,
+            y=[plain(method) for method in methods], name=plain(model),
+            x=[_mean(known, model, method, column, scale) for method in methods],
             orientation="h", marker={"color": colour},
             hovertemplate=f"%{{fullData.name}}, %{{y}}: %{{x:.4g}} {unit}<extra></extra>",
         )
@@ -115,18 +113,18 @@ def gap_scatter(view: ModelView) -> dict[str, Any]:
         for name, which, colour, symbol in fates
         if (chosen := which & shown.reshape(norm.shape)).any()
     ]  # fmt: skip
-    bottom = axis("norm of the B row × norm of the C row", type="log", nticks=6)
-    return figure(traces, _look(bottom, axis("energy", type="log", dtick=1, tickformat=".0e"), 420))
+    bottom = log_axis("norm of the B row × norm of the C row", norm.ravel(), ACROSS)
+    return figure(traces, _look(bottom, log_axis("energy", np.maximum(energy, floor).ravel()), 420))
 
 
 def spectra(view: ModelView) -> dict[str, Any]:
     """Saliency of each layer's channels from most to least salient, as shares of the layer's largest."""
     depth = [i / max(1, len(view.layers) - 1) for i in range(len(view.layers))]
-    traces = []
+    traces, least = [], 1.0
     for channels, colour in zip(view.layers, sample_colorscale(DEPTH_SCALE, depth), strict=True):
         saliency = np.sqrt(np.sort(channels.energy_gn.ravel())[::-1].clip(min=0))
         share = np.maximum(saliency / (saliency[0] or 1.0), FLOOR)
-        step = math.ceil(len(share) / 256)
+        step, least = math.ceil(len(share) / 256), min(least, float(share[-1]))
         traces.append(
             go.Scatter(
                 x0=1, dx=step, y=share[::step].astype(np.float32), mode="lines", name=f"layer {channels.layer}",
@@ -137,7 +135,7 @@ def spectra(view: ModelView) -> dict[str, Any]:
     kept = view.kept * len(view.layers[0].energy_gn)
     look = _look(
         axis("channels of a layer by saliency", showgrid=False),
-        axis("saliency", type="log", dtick=1, tickformat="~%", range=[math.log10(FLOOR) - 0.1, 0.1]),
+        log_axis("saliency", [least, 1.0], tickformat="~%"),
     )
     cut = {"type": "line", "x0": kept + 0.5, "x1": kept + 0.5, "yref": "paper", "y0": 0, "y1": 1,
            "line": {"color": GREY, "width": 1, "dash": "dash"}}  # fmt: skip
@@ -148,31 +146,31 @@ def spectra(view: ModelView) -> dict[str, Any]:
 
 def dropped_energy(view: ModelView) -> dict[str, Any]:
     """Share of each layer's energy that each method dropped."""
-    places = [float(channels.layer) for channels in view.layers]
+    places = [channels.layer for channels in view.layers]
     drawn = [
-        Line(name=method, x=places, mean=shares, low=shares, high=shares)
+        Line(name=method, x=[float(place) for place in places], mean=shares, low=shares, high=shares)
         for method in view.layers[0].kept_gn
         for shares in [[channels.dropped_energy(method) for channels in view.layers]]
     ]
     hover = "%{fullData.name}, layer %{x}: %{y:.2%} of the energy dropped<extra></extra>"
-    bottom = axis("layer", tickformat="d", dtick=math.ceil(len(places) / 12), showgrid=False)
-    return figure(_traces(drawn, hover), _look(bottom, axis("energy dropped", tickformat="~%", rangemode="tozero")))
+    side = axis("energy dropped", tickformat="~%", rangemode="tozero")
+    return figure(_traces(drawn, hover), _look(layer_axis(places), side))
 
 
 def _traces(drawn: Sequence[Line], hover: str) -> list[go.Scatter]:
     """With bars from the smallest to the largest where several seeds were averaged."""
     traces = []
     for number, line in enumerate(drawn):
-        colour, spread = COLOURS[number % len(COLOURS)], line.low != line.high
+        colour, varies = COLOURS[number % len(COLOURS)], line.low != line.high
         bars = {
             "array": [high - mean for high, mean in zip(line.high, line.mean, strict=True)],
             "arrayminus": [mean - low for low, mean in zip(line.low, line.mean, strict=True)],
-            "symmetric": False, "visible": spread, "thickness": 1.2, "width": 4,
+            "symmetric": False, "visible": varies, "thickness": 1.2, "width": 4,
         }  # fmt: skip
         marker = {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]}
         traces.append(
             go.Scatter(
-                x=line.x, y=line.mean, name=line.name, mode="lines+markers", marker=marker, error_y=bars,
+                x=line.x, y=line.mean, name=plain(line.name), mode="lines+markers", marker=marker, error_y=bars,
                 line={"color": colour, "width": 1.8}, hovertemplate=hover,
             )
         )  # fmt: skip

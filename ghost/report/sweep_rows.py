@@ -1,5 +1,6 @@
 """Rows of a sweep as lines for plots: what is drawn against what, and over what is averaged."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,19 @@ def fixed(rows: Sequence[Row], *free: str) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in chosen.items())]
 
 
+def finite_first(row: Row) -> float:
+    """The rise to sort by: one that is not finite comes last."""
+    return math.inf if row["rise"] is None else row["rise"]
+
+
 def lines(rows: Sequence[Row], x: str, y: str) -> list[Line]:
-    """One line for each method and recovery, and for each model where there are several."""
+    """One line for each method and recovery, and for each model where there are several. A row that has no finite y is
+    on none of them."""
     several = len(values(rows, "model")) > 1 and x != "parameters"
     groups: dict[str, list[Row]] = {}
     for row in rows:
+        if row[y] is None:
+            continue
         name = f"{row['model']}: {method_name(row)}" if several else method_name(row)
         groups.setdefault(name, []).append(row)
     return [_line(name, group, x, y) for name, group in groups.items()]

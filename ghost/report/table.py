@@ -1,41 +1,41 @@
-"""Tables whose rows a click on a heading sorts; script.py has the other half."""
+"""Tables whose rows a click on a heading sorts, as data; macros.html.j2 and tables.js have the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from ghost.report.figures import NOT_FINITE, is_finite
 
 BLANK = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What a cell shows, and the number that it sorts by; by its text where there is none."""
+    """What a cell shows, and the number that it sorts by; by its text where no cell of the column has one."""
 
     text: str
     value: float | None = None
 
-
-def sortable(caption: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """The table of at least one row as HTML; `caption` says what it is to those who hear the page."""
-    head = "".join(map(_heading, headings, zip(*rows, strict=True)))
-    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    return f"""<div class="scroll">
-<table class="sortable">
-<caption>{escape(caption)}</caption>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-</div>"""
+    @property
+    def is_figure(self) -> bool:
+        """A number, or what stands in place of one."""
+        return self.value is not None or self.text in (BLANK, NOT_FINITE)
 
 
-def _heading(heading: str, column: Sequence[Cell]) -> str:
-    kind = ' class="number"' if any(cell.value is not None for cell in column) else ""
-    return f'<th scope="col"{kind} aria-sort="none"><button type="button">{escape(heading)}</button></th>'
+def figure_cell(value: float | None, text: str) -> Cell:
+    """Of a figure that may not be finite, or not be there."""
+    return Cell(text=text, value=value if is_finite(value) else None)
 
 
-def _cell(cell: Cell) -> str:
-    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    kind = "" if cell.value is None and cell.text != BLANK else ' class="number"'
-    return f"<td{kind}{value}>{escape(cell.text)}</td>"
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Headings over rows of as many cells; `caption` says what it is to those who hear the page."""
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def columns(self) -> Iterator[tuple[str, bool]]:
+        """Each heading, and whether numbers stand under it."""
+        for heading, cells in zip(self.headings, zip(*self.rows, strict=True), strict=True):
+            yield heading, all(cell.is_figure for cell in cells)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ghost.report.figures import percent, rise, signed_percent
-from ghost.report.losses import recall_losses, task_losses
+from ghost.report.figures import is_finite, percent, rise, rise_of_perplexity
 from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS
+from ghost.report.recall_and_tasks import recall_losses, task_losses
 
 NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
 """Rises of perplexity, as shares of the dense model's, up to which the words of `PRICES` hold."""
@@ -18,6 +18,7 @@ PRICES = (
     (LARGE, "A high price: {remedy} before you use this model."),
     (math.inf, "Too much was lost for this model to be of use: {remedy}."),
 )
+NO_DENSE = "The dense model's perplexity on this text is not finite, so it says nothing of the pruned one."
 NAMES = {
     Fraction(3, 4): "three quarters of the state",
     Fraction(1, 2): "half the state",
@@ -34,7 +35,7 @@ NO_RECALL = (
 def headline(summary: Mapping[str, Any]) -> str:
     """`Half the state, +1.2% perplexity`, without a full stop; `summary` as for `ghost.report.page.render`."""
     words = state_words(summary)
-    return f"{words[0].upper()}{words[1:]}, {signed_percent(rise(summary['perplexity']), 1)} perplexity"
+    return f"{words[0].upper()}{words[1:]}, {rise_of_perplexity(summary)}"
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -64,9 +65,11 @@ def _caveats(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _price(summary: Mapping[str, Any]) -> str:
+    if not is_finite(summary["perplexity"]["dense"]):
+        return NO_DENSE
     share = rise(summary["perplexity"])
-    if share < -NEGLIGIBLE:
+    if share is not None and share < -NEGLIGIBLE:
         return "Perplexity even fell on this text, which promises nothing for others."
-    words = next((words for limit, words in PRICES if share <= limit), PRICES[-1][1])
+    words = next((words for limit, words in PRICES if share is not None and share <= limit), PRICES[-1][1])
     tried = summary.get("recovery", "none") != "none"
     return words.format(remedy="keep more of the state" if tried else "keep more of the state or try --recovery")

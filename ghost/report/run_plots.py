@@ -1,14 +1,27 @@
-"""Axes, colours and words of the plots that draw.py's script fills with a point per channel."""
+"""The plots of a run's page. Those with a point per channel are axes and colours here; channels.js fills them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from ghost.report.channels import has_gap, pack
+from ghost.report.channels import channel_figures, has_gap, pack
 from ghost.report.layers import FLOOR, LayerView
-from ghost.report.plot import BLUE, DEPTH_SCALE, GREY, LEGEND, ORANGE, PINK, axis, depth_colours, figure, layout
+from ghost.report.log_axis import ACROSS, FORMAT, UPWARDS, log_axis, log_scale
+from ghost.report.plot import (
+    BLUE,
+    DEPTH_SCALE,
+    GREY,
+    LEGEND,
+    ORANGE,
+    PINK,
+    axis,
+    depth_colours,
+    figure,
+    layer_axis,
+    layout,
+)
 
 NAMES = {
     "saliency": "saliency",
@@ -28,20 +41,52 @@ QUADRANTS = (
 
 
 def channel_plots(layers: Sequence[LayerView], unit: str) -> dict[str, Any]:
-    """What the script needs beside the page's other figures."""
-    foot = _foot(layers)
-    looks = {"spectrum": _spectrum(layers, unit, foot), "channels": _channels(unit)}
+    """What channels.js needs beside the page's other figures."""
+    foot, scales = _foot(layers), _scales(layers)
+    layouts = {"spectrum": _spectrum(layers, unit, foot), "channels": _channels(unit)}
     return {
         "channels": pack(layers),
         "unit": unit,
-        "names": NAMES,
+        "names": {name: words for name, words in NAMES.items() if name in scales},
+        "scales": scales,
         "floor": FLOOR,
         "foot": foot,
         "colours": depth_colours(layers),
         "fates": {"kept": BLUE, "dropped": ORANGE},
         "quadrants": QUADRANTS,
-        "looks": looks | ({"gap": _gap()} if has_gap(layers) else {}),
+        "layouts": layouts | ({"gap": _gap()} if has_gap(layers) else {}),
     }
+
+
+def layer_bars(layers: Sequence[LayerView], values: Sequence[float], title: str) -> dict[str, Any]:
+    """One bar a layer in its colour; `values` are shares."""
+    trace = go.Bar(
+        x=[view.layer for view in layers], y=list(values), marker={"color": depth_colours(layers)},
+        hovertemplate=f"layer %{{x}}: %{{y:.3%}} of its {title}<extra></extra>",
+    )  # fmt: skip
+    look = layout(
+        240, bargap=0.25,
+        xaxis=layer_axis([view.layer for view in layers]),
+        yaxis=axis(title, rangemode="tozero", tickformat="~%"),
+    )  # fmt: skip
+    return figure([trace], look)
+
+
+def _scales(layers: Sequence[LayerView]) -> dict[str, list[dict[str, Any]]]:
+    """Log scales of every figure that the run has: one for each layer, then one for all of them."""
+    figures: dict[str, np.ndarray] = dict(channel_figures(layers))
+    if {"norm_b", "norm_c"} <= set(figures):
+        figures["norm"] = figures["norm_b"] * figures["norm_c"]
+    parts = {name: [*values.reshape(len(layers), -1), values.ravel()] for name, values in figures.items()}
+    labels = dict.fromkeys(parts, UPWARDS) | {"norm": ACROSS}  # which lies across in the plot of the gap
+    return {name: [_scale(values, labels[name]) for values in parts[name]] for name in NAMES if name in parts}
+
+
+def _scale(values: np.ndarray, most: int) -> dict[str, Any]:
+    """With a place for the crosses, which stand for zeros: half of the smallest figure above."""
+    above = values[values > 0]
+    foot = [float(above.min()) / 2] if 0 < above.size < values.size else []
+    return log_scale([*above.tolist(), *foot], most)
 
 
 def _foot(layers: Sequence[LayerView]) -> float:
@@ -52,11 +97,11 @@ def _foot(layers: Sequence[LayerView]) -> float:
 
 def _spectrum(layers: Sequence[LayerView], unit: str, foot: float) -> dict[str, Any]:
     channels = max(view.saliency_gn.size for view in layers)
-    low = float(np.log10(foot))
+    lowest = foot if any(view.below_floor_gn.any() for view in layers) else 2 * foot
     look = layout(
         460, **_cut(layers),
         xaxis=axis(f"{unit}s of a layer by saliency", range=[0, channels + 1], showgrid=False),
-        yaxis=axis("share of the largest", type="log", range=[low - 0.15, 0.15], dtick=1, tickformat="~%"),
+        yaxis=log_axis("share of the largest", [lowest, 1.0], tickformat="~%"),
     )  # fmt: skip
     look["margin"] |= {"t": 64 if len(layers) > 1 else 16}
     return figure([_colour_bar(layers)] if len(layers) > 1 else [], look)
@@ -74,7 +119,7 @@ def _colour_bar(layers: Sequence[LayerView]) -> go.Scatter:
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, hoverinfo="skip")
 
 
-def _cut(layers: Sequence[LayerView]) -> dict[str, Any]:
+def _cut(layers: Sequence[LayerView]) -> Mapping[str, Any]:
     """A vertical line at the cut, where all layers share it; else the gap in each line has to do."""
     cuts = {int(view.kept_gn.sum()) for view in layers}
     if len(cuts) > 1 or cuts == {layers[0].kept_gn.size}:
@@ -92,20 +137,14 @@ def _cut(layers: Sequence[LayerView]) -> dict[str, Any]:
 
 
 def _channels(unit: str) -> dict[str, Any]:
-    look = layout(
-        380, showlegend=True, legend=LEGEND,
-        xaxis=axis(f"{unit}s by saliency", showgrid=False),
-        yaxis=axis("saliency", type="log", tickformat="~g"),
-    )  # fmt: skip
+    bottom, side = axis(f"{unit}s by saliency", showgrid=False), axis("saliency", type="log", tickformat=FORMAT)
+    look = layout(380, showlegend=True, legend=LEGEND, xaxis=bottom, yaxis=side)
     look["margin"] |= {"t": 40}
     return figure([], look)
 
 
 def _gap() -> dict[str, Any]:
-    look = layout(
-        440, showlegend=True, legend=LEGEND,
-        xaxis=axis(NAMES["norm"], type="log", dtick=1, tickformat="~g"),
-        yaxis=axis("energy", type="log", dtick=1, exponentformat="power"),
-    )  # fmt: skip
+    bottom, side = (axis(title, type="log", tickformat=FORMAT) for title in (NAMES["norm"], "energy"))
+    look = layout(440, showlegend=True, legend=LEGEND, xaxis=bottom, yaxis=side)
     look["margin"] |= {"t": 70}
     return figure([], look)

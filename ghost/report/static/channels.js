@@ -1,37 +1,4 @@
-"""The script of a run's page: unpacks what channels.py packed, and draws the plots that have a point per channel."""
-
-UNPACK = """
 "use strict";
-function bytes(text) {
-  return Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-}
-
-function unpack(column) {
-  const raw = bytes(column.data), values = new Float64Array(raw.length / 2);
-  for (let i = 0; i < values.length; i++) {
-    const q = raw[2 * i] | raw[2 * i + 1] << 8;
-    values[i] = q ? Math.exp(column.low + (q - 1) * column.step) : 0;
-  }
-  return values;
-}
-
-function unpackBits(text) {
-  const packed = bytes(text), bits = new Uint8Array(8 * packed.length);
-  for (let i = 0; i < bits.length; i++) bits[i] = packed[i >> 3] >> (7 - i % 8) & 1;
-  return bits;
-}
-
-/* Channels first to last, from most to least salient: kept ones, then dropped ones. */
-function ranking(first, last, kept, saliency) {
-  const order = Array.from({length: last - first}, (_, i) => first + i);
-  return order.sort((a, b) => kept[b] - kept[a] || saliency[b] - saliency[a] || a - b);
-}
-"""
-"""Tested by itself, without a page around it."""
-
-DRAW = (
-    UNPACK
-    + """
 const packed = page.channels, size = packed.groups * packed.d_state;
 const columns = Object.fromEntries(Object.entries(packed.columns).map(([name, column]) => [name, unpack(column)]));
 const bits = Object.fromEntries(Object.entries(packed.bits).map(([name, text]) => [name, unpackBits(text)]));
@@ -84,7 +51,7 @@ function spectrumOf(layer, at) {
 }
 
 function drawSpectrum() {
-  const {data, layout} = page.looks.spectrum;
+  const {data, layout} = page.layouts.spectrum;
   draw("spectrum", packed.layers.flatMap(spectrumOf).concat(data), layout);
 }
 
@@ -108,8 +75,9 @@ function drawChannels() {
   const rank = new Map(order.map((i, place) => [i, place + 1]));
   const part = (fate, bit) => points(fate, order.filter(i => bits.kept[i] === bit), i => rank.get(i),
     i => columns[name][i], Number.isFinite(foot) ? foot : 1, {color: page.fates[fate], size: 6, opacity: 0.85});
-  const layout = structuredClone(page.looks.channels.layout);
+  const layout = structuredClone(page.layouts.channels.layout);
   layout.yaxis.title.text = page.names[name];
+  Object.assign(layout.yaxis, page.scales[name][at]);
   draw("channels", [part("kept", 1), part("dropped", 0)], layout);
 }
 
@@ -120,11 +88,14 @@ function drawGap() {
   const every = pickGap.value === "all", first = every ? 0 : Number(pickGap.value) * size;
   const count = every ? packed.layers.length * size : size, step = Math.ceil(count / MOST_POINTS);
   const shown = Array.from({length: Math.ceil(count / step)}, (_, i) => first + i * step);
-  const foot = smallest(columns.energy) / 2;
+  const layout = structuredClone(page.layouts.gap.layout), at = every ? packed.layers.length : Number(pickGap.value);
+  Object.assign(layout.xaxis, page.scales.norm[at]);
+  Object.assign(layout.yaxis, page.scales.energy[at]);
+  const foot = smallest(columns.energy.subarray(first, first + count)) / 2;
   draw("gap", page.quadrants.map(({name, by_norm, by_energy, colour}) => points(
     name, shown.filter(i => bits.by_norm[i] === by_norm && bits.by_energy[i] === by_energy && columns.norm[i] > 0),
     i => columns.norm[i], i => columns.energy[i], foot, {color: colour, size: 5, opacity: 0.65})),
-    page.looks.gap.layout);
+    layout);
 }
 
 function pick(at) {
@@ -144,5 +115,3 @@ if (pickGap) {
   drawGap();
   pickGap.addEventListener("change", drawGap);
 }
-"""
-)
