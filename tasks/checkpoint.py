@@ -19,11 +19,9 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from ghost.export import PROVENANCE, export
-from ghost.library.build import pruned_layout
 from ghost.mixer import Weights
 from ghost.report.card import model_card
 from ghost.report.layers import ENERGIES, NORMS, LayerView
-from ghost.report.methods import unit
 from ghost.report.page import render
 from ghost.selection import Selection
 from tasks import progress
@@ -59,11 +57,11 @@ def export_checkpoint(run: Run) -> State[Any]:
 
 def _export(run: Run) -> dict[str, str]:
     """Write the checkpoint to the store; the sha256 of each file, by its name in the run's folder."""
-    digests, layout = {}, pruned_layout(run.source, _selections(run), run.settings)
-    projected = layout.projected_from is not None
+    digests, form = {}, run.walk.form
+    layout = form.layout(run.source.mixer_layout, _selections(run), run.settings.round_to)
     with tempfile.TemporaryDirectory() as folder:
         stored = partial(_stored, run)
-        export(run.source, stored, layout.d_state, Path(folder), provenance(run), projected=projected)
+        export(run.source, stored, layout, Path(folder), provenance(run))
         if run.settings.tokenizer:
             load_tokenizer(run.tokenizer).save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
@@ -187,7 +185,7 @@ def report(run: Run) -> State[Any]:
 
 def _view(run: Run, layer: int) -> LayerView:
     selection, statistics = read_selection(run.store, run.keys, layer), read_statistics(run.store, run.keys, layer)
-    of_channels = () if unit(run.settings.method) == "direction" else (*ENERGIES, *NORMS)
+    of_channels = () if run.walk.form.turns else (*ENERGIES, *NORMS)
     found = {name: getattr(statistics, f"{name}_gn") for name in of_channels}
     return LayerView(
         layer=layer,

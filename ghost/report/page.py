@@ -23,7 +23,7 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
     evaluation/results.json, and `rows` of recall as `ghost eval` makes them. `layers` is in the order of the model and
     not empty.
     """
-    what = unit(summary["method"])
+    what = unit(summary)
     about_layers = [spectrum(layers, what), one_layer(layers, what), gap(layers), bars(layers, what)]
     top = [_header(summary), _verdict(summary), _tiles(summary)]
     content = [*top, *about_layers, layer_table(layers, what), task_table(summary.get("tasks")), _settings(summary)]
@@ -48,7 +48,7 @@ def _tiles(summary: Mapping[str, Any]) -> str:
     tiles = [
         tile("Perplexity", perplexity(ppl["dense"]), perplexity(ppl["pruned"]), change(ppl)),
         tile("State per sequence, MB", megabytes(state["dense"]), megabytes(state["pruned"]), change(state)),
-        tile(f"Kept {unit(summary['method'])}s", f"{summary['channels']:,}", f"{summary['kept_channels']:,}", kept),
+        tile(f"Kept {unit(summary)}s", f"{summary['channels']:,}", f"{summary['kept_channels']:,}", kept),
         tile("Parameters", millions(size["dense"]), millions(size["pruned"]), change(size)),
     ]
     return '<ul class="tiles">\n' + "\n".join(tiles) + "\n</ul>"

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ghost.report.figures import percent, rise, signed_percent
+from ghost.report.figures import filled, percent, rise, signed_percent
 from ghost.report.losses import recall_losses, task_losses
-from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS
+from ghost.report.methods import form_of_run
 
 NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
 """Rises of perplexity, as shares of the dense model's, up to which the words of `PRICES` hold."""
@@ -53,14 +53,8 @@ def state_words(summary: Mapping[str, Any]) -> str:
 
 
 def _caveats(summary: Mapping[str, Any]) -> list[str]:
-    if summary["method"] in UNSTRUCTURED:
-        return [f"{summary['method']} zeroes single weights, which saves no state: it is here to compare with."]
-    if summary["method"] in WHOLE_LAYERS:
-        gone = percent(1 - summary["kept_channels"] / summary["channels"])
-        return [
-            f"{gone} of the state is silent, by whole layers; the others keep theirs, and runtimes keep room for all."
-        ]
-    return ["Dropped channels were only set to zero, to compare with."] if summary["soft"] else []
+    caveat = form_of_run(summary).words.caveat
+    return [filled(caveat, summary)] if caveat else []
 
 
 def _price(summary: Mapping[str, Any]) -> str:
