@@ -54,7 +54,9 @@ class Words:
     ranked: str = "channel"
     """What the method ranks."""
     went: str = "{pruned} of the recurrent state pruned"
+    """What was taken from the model."""
     titled: str = "{pruned} of its state pruned"
+    """The same in the title of the card, after the model's name."""
     caveat: str = ""
     """What a reader of the verdict must know first."""
     computes: str = "without the dropped channels"
@@ -69,6 +71,11 @@ def _chosen(state: str, unit: str, fate: str) -> str:
         f"This is {{model}} with {state}: of the {{channels}} state {unit}s in {{layers}}, {{kept}} are left. They "
         f"were chosen without training, by {{by}}; the others were {fate}."
     )
+
+
+def _whole(saliency_gn: Tensor) -> Selection:
+    """All channels of a layer whose saliency is 1, and none of another."""
+    return Selection(saliency_gn, saliency_gn == 1)
 
 
 class Form(ABC):
@@ -86,8 +93,8 @@ class Form(ABC):
     carries_code: ClassVar[bool] = False
     """A checkpoint brings the code that runs it."""
 
-    def softened(self) -> "Form":
-        """The form with `soft`, to compare with: what is dropped stays in place, and is zero."""
+    def with_soft(self, soft: bool) -> "Form":
+        """The form of a run that asks for `soft`: what is dropped stays in place, and is zero."""
         return self
 
     def select(self, saliency_gn: Tensor, kept: int, policy: Policy) -> Selection:
@@ -104,8 +111,9 @@ class Form(ABC):
         return selection
 
     def proof(self, selection: Selection, pruned: Weights | None) -> Channels | None:
-        """The same for `ghost verify`, by way of other code than what cut the weights."""
-        return self.channels(selection, pruned)
+        """The same for `ghost verify`: what was cut is proved by a mask, and not by the code that made the cut."""
+        channels = self.channels(selection, pruned)
+        return Masked(selection) if channels is selection else channels
 
     def layout(self, dense: MixerLayout, selections: Sequence[Selection], round_to: int) -> MixerLayout:
         """The layout of every mixer of the pruned model, wide enough for all; by default the state keeps its size."""
@@ -121,14 +129,11 @@ class Sliced(Form):
         described=_chosen("a smaller recurrent state", "channel", "cut out of the weights"),
     )
 
-    def softened(self) -> Form:
-        return Zeroed()
+    def with_soft(self, soft: bool) -> Form:
+        return Zeroed() if soft else self
 
     def reduce(self, dense: Dense) -> dict[str, Tensor]:
         return slice_mixer(dense.layout, dense.weights, dense.selection)[1]
-
-    def proof(self, selection: Selection, pruned: Weights | None) -> Channels:
-        return Masked(selection)
 
     def layout(self, dense: MixerLayout, selections: Sequence[Selection], round_to: int) -> MixerLayout:
         widest = max(selection.width for selection in selections)
@@ -152,9 +157,6 @@ class Zeroed(Form):
     def reduce(self, dense: Dense) -> dict[str, Tensor]:
         return zero_mixer(dense.layout, dense.weights, dense.selection)
 
-    def proof(self, selection: Selection, pruned: Weights | None) -> Channels:
-        return Masked(selection)
-
 
 class Silenced(Zeroed):
     """The state of whole layers is zeroed: those whose saliency is below 1."""
@@ -172,7 +174,7 @@ class Silenced(Zeroed):
     )
 
     def select(self, saliency_gn: Tensor, kept: int, policy: Policy) -> Selection:
-        return Selection(saliency_gn, saliency_gn == 1)
+        return _whole(saliency_gn)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ class Thinned(Form):
     )
 
     def select(self, saliency_gn: Tensor, kept: int, policy: Policy) -> Selection:
-        return Selection(saliency_gn, saliency_gn == 1)
+        return _whole(saliency_gn)
 
     def reduce(self, dense: Dense) -> dict[str, Tensor]:
         found = dense.evidence

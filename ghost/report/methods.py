@@ -17,8 +17,7 @@ def method_of_run(summary: Summary) -> Method | None:
 def form_of_run(summary: Summary) -> Form:
     """The form of the run; what most have, where the method is unknown."""
     method = method_of_run(summary)
-    form = method.form if method else Sliced()
-    return form.softened() if summary.get("soft") else form
+    return (method.form if method else Sliced()).with_soft(bool(summary.get("soft")))
 
 
 def unit(summary: Summary) -> str:

@@ -123,8 +123,7 @@ def find_method(name: str) -> Method:
 
 def form_of(method: str, *, soft: bool) -> Form:
     """What becomes of the mixers of a run with this method. SettingsError where there is no such method."""
-    form = find_method(method).form
-    return form.softened() if soft else form
+    return find_method(method).form.with_soft(soft)
 
 
 def check_pruning(asked: Asked) -> None:
