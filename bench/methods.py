@@ -36,7 +36,6 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import GhostError
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
-from ghost.library.build import pruned_layout
 from ghost.saliency import METHODS, find_method
 from ghost.selection import Selection
 from ghost.settings import RunSettings
@@ -44,13 +43,6 @@ from ghost.walk import Walk
 from tasks.run.cost import forget_peak, peak_bytes
 
 Figures = dict[str, Any]
-STATE_LEFT = {
-    "sliced": "as kept",
-    "projected": "as kept",
-    "zeroed": "of whole layers; the folder keeps d_state",
-    "unstructured": "all of it",
-}
-"""What a runtime has to hold, by the form of the method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +77,8 @@ def cells(base: Cell, methods: Sequence[str], kept: Sequence[int], seeds: Sequen
     """The dense model, then every method at every size with every seed that changes it."""
     yield base
     for name in methods:
-        seeded = find_method(name).calibrates or name == "random"
         for size in kept:
-            for seed in seeds if seeded else seeds[:1]:
+            for seed in seeds if find_method(name).seeded else seeds[:1]:
                 yield replace(base, method=name, kept=size, seed=seed)
 
 
@@ -126,10 +117,9 @@ def _prune(backbone: Backbone, cell: Cell, calibration_bl: Tensor, folder: Path)
         mixer = steps.reduce(i, statistics, selections[i])
         save_file({name: tensor.contiguous() for name, tensor in mixer.items()}, path)
         steps.restore(i, selections[i], partial(load_file, path) if steps.changes else None)
-    layout, target = pruned_layout(source, selections, settings), folder / "pruned"
+    layout, target = steps.form.layout(source.mixer_layout, selections, settings.round_to), folder / "pruned"
     target.mkdir()
-    projected = layout.projected_from is not None
-    export(source, lambda i: load_file(stored[i]), layout.d_state, target, {}, projected=projected)
+    export(source, lambda i: load_file(stored[i]), layout, target, {})
     return fmean(float(selection.kept_gn.double().mean()) for selection in selections)
 
 
@@ -201,11 +191,9 @@ def _rise(rises: Sequence[float]) -> str:
 
 
 def _state_left(name: str, by_kept: dict[int, list[Figures]]) -> str:
-    form = find_method(name).form
-    if form != "zeroed":
-        return STATE_LEFT[form]
+    """What a runtime has to hold."""
     shares = (f"{fmean(figures['state'] for figures in of_kept):.0%}" for of_kept in by_kept.values())
-    return f"{', '.join(shares)} {STATE_LEFT[form]}"
+    return find_method(name).form.words.state_left.format(shares=", ".join(shares))
 
 
 def _cost(figures: Sequence[Figures]) -> str:

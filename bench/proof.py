@@ -32,6 +32,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import METRICS, Prompts, make_prompts, make_words, recall
+from ghost.saliency import form_of
 from ghost.settings import RunSettings
 from ghost.walk import walk
 
@@ -109,7 +110,7 @@ def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any
     )
     results = list(walk(subject.backbone, subject.calibration_bl, settings))
     with tempfile.TemporaryDirectory() as folder:
-        write_pruned(source, results, kept, Path(folder))
+        write_pruned(source, results, form_of(name, soft=False), Path(folder))
         return measure(subject, _open(Path(folder)))
 
 

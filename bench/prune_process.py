@@ -13,8 +13,9 @@ from ghost.backbone import Backbone
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_dtype
 from ghost.export import export
+from ghost.forms import Dense, Sliced
+from ghost.selection import Selection
 from ghost.settings import RunSettings
-from ghost.surgery import slice_mixer
 from ghost.walk import walk
 
 
@@ -25,14 +26,14 @@ def main(source: str, target: str, device_name: str, samples: str, length: str) 
     layers.mkdir(parents=True)
     final.mkdir()
     started = time.perf_counter()
-    d_state = 0
+    form, selections = Sliced(), list[Selection]()
     backbone = Backbone(checkpoint, device, resolve_dtype("auto", device))
     for result in walk(backbone, tokens_bl, RunSettings(sparsity=0.5)):
-        mixer = checkpoint.mixer(result.layer)
-        layout, pruned = slice_mixer(checkpoint.mixer_layout, mixer, result.selection)
+        pruned = form.reduce(Dense(checkpoint.mixer_layout, checkpoint.mixer(result.layer), result.selection))
         save_file(pruned, layers / f"{result.layer}.safetensors")
-        d_state = max(d_state, layout.d_state)
-    export(checkpoint, lambda i: load_file(layers / f"{i}.safetensors"), d_state, final, {})
+        selections.append(result.selection)
+    layout = form.layout(checkpoint.mixer_layout, selections, round_to=1)
+    export(checkpoint, lambda i: load_file(layers / f"{i}.safetensors"), layout, final, {})
     figures = {"seconds": time.perf_counter() - started, "peak_rss": _peak_rss()}
     if device.type == "cuda":
         figures["peak_cuda"] = torch.cuda.max_memory_allocated(device)

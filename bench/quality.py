@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def nll_of_pruned(backbone: Backbone, selections: list[Selection], kept: int, te
         export(
             source,
             lambda i: slice_mixer(source.mixer_layout, source.mixer(i), selections[i])[1],
-            kept,
+            replace(source.mixer_layout, d_state=kept),
             Path(folder),
             {},
         )

@@ -28,6 +28,7 @@ from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
+from ghost.saliency import form_of
 from ghost.settings import RunSettings
 from ghost.walk import walk
 
@@ -83,7 +84,7 @@ def _prune(backbone: Backbone, cell: Cell, folder: Path) -> None:
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
     results = list(walk(backbone, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
-    write_pruned(source, results, cell.kept, folder)
+    write_pruned(source, results, form_of(cell.method, soft=False), folder)
 
 
 def _nlls(backbone: Backbone, text: str, cell: Cell) -> dict[str, float]:

@@ -23,7 +23,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         _row("d_state", summary["d_state"], "{}"),
         _row("parameters", summary["parameters"], "{:,}"),
         (
-            f"kept {unit(summary['method'])}s",
+            f"kept {unit(summary)}s",
             f"{summary['channels']:,}",
             kept,
             f"{summary['kept_channels'] / summary['channels'] - 1:+.1%}",

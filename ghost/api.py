@@ -26,7 +26,7 @@ from ghost.library.inputs import (
 )
 from ghost.library.pruned import Pruned
 from ghost.pruning import Pruning
-from ghost.saliency import METHODS
+from ghost.saliency import METHODS, form_of
 from ghost.settings import RunSettings
 from ghost.walk import LayerResult, walk
 
@@ -74,7 +74,8 @@ def prune(
         layers.append(result)
         if progress:
             progress(result)
-    smaller = build(source, layers, settings, home_device(model))
+    form = form_of(method, soft=settings.soft)
+    smaller = build(source, layers, form, settings.round_to, home_device(model))
     smaller.generation_config = generation_config(model, source) or smaller.generation_config
     beside = companions(source, None if tokenizer is None else found)
     provenance = _provenance(name_of(model), backbone, tokens_bl, settings, layers)

@@ -6,7 +6,7 @@ evaluation and verification all compute through here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +15,10 @@ from torch import Tensor
 from ghost.checkpoint.source import EMBEDDINGS, FINAL_NORM, HEAD, Checkpoint, norm_name
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
+from ghost.selection import Channels
 from ghost.ssd import ssd
 
 TOKENS_PER_BATCH = 2048
-
-
-class Channels(Protocol):
-    """What is done to B and C after the convolution: cut to some channels, masked, projected."""
-
-    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Layer(NamedTuple):

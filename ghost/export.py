@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,19 @@ LOAD_AS_STORED = {"rescale_prenorm_residual": False}
 def export(
     source: Checkpoint,
     mixer: Callable[[int], Weights],
-    d_state: int,
+    layout: MixerLayout,
     folder: Path,
     provenance: Mapping[str, Any],
-    *,
-    projected: bool = False,
 ) -> None:
     """Write the pruned model to `folder`: config with the new state size, safetensors in the source's dtype, tokenizer
     and generation files carried over, ghost.json with where it comes from.
 
-    `mixer` gives each layer's pruned tensors; layers narrower than `d_state` are padded with zeros to it, since no
-    runtime takes a state size per layer. Where they are `projected`, the folder carries the code that runs it.
+    `mixer` gives each layer's pruned tensors. Layers that are narrower than `layout` are padded with zeros to it, since
+    no runtime takes a state size per layer. Where it is projected, the folder carries the code that runs it.
     """
-    layout = source.mixer_layout
-    layout = layout.projected_to(d_state) if projected else replace(layout, d_state=d_state)
     write_weights(folder, _plan(source, mixer, layout))
     write_json(folder / "config.json", source.raw_config | changed_config(source, layout))
-    if projected:
+    if layout.projected_from:
         from ghost.modeling import SOURCE
 
         shutil.copyfile(SOURCE, folder / SOURCE.name)

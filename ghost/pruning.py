@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ghost.config import Settings
-from ghost.saliency import METHODS, find_method
+from ghost.saliency import METHODS, check_pruning
 
 
 class Pruning(Settings):
@@ -46,5 +46,5 @@ class Pruning(Settings):
 
     @model_validator(mode="after")
     def _goes_with_its_method(self) -> Self:
-        find_method(self.method).check(self)
+        check_pruning(self)
         return self

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,12 @@ from ghost.errors import SettingsError
 from ghost.mixer import project
 
 Policy = Literal["balanced", "pooled"]
+
+
+class Channels(Protocol):
+    """What is done to B and C after the convolution: cut to some channels, masked, projected."""
+
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +77,15 @@ class Masked:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What is done to B and C after the convolution instead of a selection: each goes through a matrix (g, r, n)."""
+    """What is done to B and C after the convolution instead of a selection: each goes through a matrix (g, r, n), in
+    its own dtype and on its own device."""
 
     B_grn: Tensor
     C_grn: Tensor
 
     def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
         """Both, projected: (b, l, g, n) to (b, l, g, r)."""
-        return project(B_blgn, self.B_grn), project(C_blgn, self.C_grn)
+        return project(B_blgn, self.B_grn.to(B_blgn)), project(C_blgn, self.C_grn.to(C_blgn))
 
 
 def kept_count(d_state: int, sparsity: float, round_to: int) -> int:

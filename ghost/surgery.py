@@ -4,6 +4,7 @@ The convolution is depthwise and SiLU is elementwise, so cutting B and C after t
 channels of conv1d, bias included (SiLU of a forgotten bias would remain).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -11,10 +12,15 @@ from torch import Tensor
 
 from ghost.mixer import MixerLayout, Weights
 from ghost.selection import Selection
+from ghost.ssd import STATISTICS
 
 ROWS = ("in_proj.weight", "in_proj.bias")
 CHANNELS = ("conv1d.weight", "conv1d.bias")
 PADDING = -1
+
+Thin = Callable[[Tensor, Iterable[Tensor], int, str], Tensor]
+"""Rows (o, m), the batches of X (b, l, m), how many weights of each row go, and where they are, for errors; gives the
+rows with exactly so many weights zero. CheckpointError where X overflowed."""
 
 
 def slice_mixer(
@@ -39,6 +45,18 @@ def project_mixer(layout: MixerLayout, weights: Weights, B_grn: Tensor, C_grn: T
     assert layout.projected_from is None, "a projected mixer is not projected again"
     like = weights["in_proj.weight"]
     return dict(weights) | {"B_proj": B_grn.to(like), "C_proj": C_grn.to(like)}
+
+
+def thin_mixer(
+    layout: MixerLayout, weights: Weights, thin: Thin, inputs: Iterable[Tensor], kept: int, where: str
+) -> dict[str, Tensor]:
+    """The same mixer with the B and C rows of in_proj thinned to kept / d_state of their weights, in their dtype."""
+    z, x, B, C, _ = layout.in_proj_sections
+    rows, projection_om = slice(z + x, z + x + B + C), weights["in_proj.weight"].clone()
+    stay = int(layout.d_model * kept / layout.d_state + 0.5)
+    thinned_om = thin(projection_om[rows].to("cpu", STATISTICS), inputs, layout.d_model - stay, where)
+    projection_om[rows] = thinned_om.to(projection_om)
+    return dict(weights) | {"in_proj.weight": projection_om}
 
 
 def pad_mixer(layout: MixerLayout, weights: Weights) -> dict[str, Tensor]:

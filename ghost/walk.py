@@ -1,7 +1,7 @@
 """The walk through a model: score a layer, choose its channels, go on through what is left.
 
-One pass, not two: z, x, dt, B, C of a layer are computed once; its statistics, and then its pruned output with
-B[..., kept] and C[..., kept], or both projected, come from the same tensors. in_proj and conv1d never run twice.
+One pass, not two: z, x, dt, B, C of a layer are computed once; its statistics, and then its pruned output with B and C
+as the form of the method leaves them, come from the same tensors. in_proj and conv1d never run twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,24 +11,25 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, Channels, Layer, batches, rms_norm
+from ghost.backbone import Backbone, batches
+from ghost.checkpoint.source import Checkpoint
 from ghost.errors import CheckpointError
-from ghost.mixer import PROJECTIONS, MixerInputs, Weights
+from ghost.forms import Dense, Evidence
+from ghost.mixer import Weights
+from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
 from ghost.recovery import DensePath, Pairs, Recovered, recover
 from ghost.saliency import (
     LayerStatistics,
-    Method,
     Survey,
-    balance_of,
+    check_pruning,
     find_method,
+    form_of,
     row_norms,
     smallest_rank,
     survey,
-    thin_mixer,
 )
-from ghost.selection import Masked, Projection, Selection, kept_count, select
-from ghost.surgery import project_mixer, slice_mixer, zero_mixer
+from ghost.selection import Channels, Selection, kept_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +56,18 @@ class Walk:
     """
 
     def __init__(self, backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> None:
+        check_pruning(settings)
+        _check_source(backbone.checkpoint)
         self.backbone, self.tokens_bl, self.settings = backbone, tokens_bl, settings
-        self.method = find_method(settings.method)
-        _check(backbone, self.method, settings)
+        self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
+        self.recovers = settings.recovery != "none"
         if settings.energy is None:
             self.kept = kept_count(backbone.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
         self._selections: list[Selection] = []
         self._stored: dict[int, Callable[[], Weights]] = {}
+        self._path: PrunedPath | None = None
         self._dense: DensePath | None = None
         self._outlook: list[Channels] = []
-        self._position = 0
-        self._hidden_blm: Tensor | None = None
-        self._held: tuple[Layer, list[MixerInputs]] | None = None
         self._surveyed: Survey | None = None
 
     @cached_property
@@ -87,13 +88,13 @@ class Walk:
                 self._reach(i)
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
-        layer, held = self._inputs(i)
+        layer, held = self._reach(i).inputs()
         return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}")
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
-            tokens = [self.tokens_bl[part] for part in self._parts()]
+            tokens = [self.tokens_bl[part] for part in batches(*self.tokens_bl.shape)]
             d_state = self.backbone.checkpoint.mixer_layout.d_state
             self._surveyed = survey(self.method, self.backbone, tokens, self.kept, d_state)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
@@ -101,43 +102,28 @@ class Walk:
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
         """The channels of layer i that stay."""
         saliency_gn = self.method.score(statistics, i, self.settings.seed)
-        if self.method.form in ("zeroed", "unstructured"):
-            return Selection(saliency_gn, saliency_gn == 1)  # all of a layer's channels, or none
-        return select(saliency_gn, self.kept, self.settings.policy)
+        return self.form.select(saliency_gn, self.kept, self.settings.policy)
 
     @torch.inference_mode()
     def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
-        """Layer i's pruned tensors, by the form of its method, before any recovery."""
+        """Layer i's pruned tensors, before any recovery."""
         source = self.backbone.checkpoint
-        layout, mixer = source.mixer_layout, source.mixer(i)
-        if self.method.form == "projected":
-            balanced = balance_of(statistics)
-            return project_mixer(layout, mixer, balanced.B_gnn[:, : self.kept], balanced.C_gnn[:, : self.kept])
-        if self.method.thin is not None:
-            return thin_mixer(layout, mixer, self.method.thin, self._normed(i), self.kept, f"layer {i}")
-        if self.settings.soft or self.method.form == "zeroed":
-            return zero_mixer(layout, mixer, selection)
-        return slice_mixer(layout, mixer, selection)[1]
-
-    def _normed(self, i: int) -> Iterator[Tensor]:
-        """The normed inputs (b, l, m) of mixer i, batch by batch."""
-        hidden_blm, backbone = self._reach(i), self.backbone
-        norm_m = backbone.layer(i).norm_m
-        return (rms_norm(hidden_blm[p], norm_m, backbone.norm_eps).to(backbone.dtype) for p in self._parts())
+        evidence = Evidence(statistics, lambda: self._reach(i).normed(), self.kept, f"layer {i}")
+        return self.form.reduce(Dense(source.mixer_layout, source.mixer(i), selection, evidence))
 
     @property
     def changes(self) -> bool:
         """Its mixers are more than cuts of the source's, so that those before a layer have to be given to `restore`."""
-        return self.settings.recovery != "none" or self.method.form in ("projected", "unstructured")
+        return self.recovers or self.form.changes
 
     @torch.inference_mode()
     def recover(self, i: int, pruned: Weights) -> Recovered:
         """Layer i's pruned tensors, corrected as the settings say. Layers before it must be restored."""
-        self._reach(i)
-        self._held = None  # what follows goes through the mixer as it is stored
-        assert self._hidden_blm is not None and self._dense is not None
+        path = self._reach(i)
+        path.let_go()
+        assert self._dense is not None
         rows = torch.arange(len(self.tokens_bl))
-        pairs = Pairs(self.backbone, self.tokens_bl, self._hidden_blm, self._dense.outputs(), rows, self._outlook)
+        pairs = Pairs(self.backbone, self.tokens_bl, path.hidden_blm, self._dense.outputs(), rows, self._outlook)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 
@@ -150,81 +136,38 @@ class Walk:
         if stored is not None:
             self._stored[i] = stored
         if len(self._selections) == self.backbone.layers:
-            self._held = self._hidden_blm = self._dense = None
+            self._path = self._dense = None
             self._stored.clear()
 
-    @torch.inference_mode()
-    def _inputs(self, i: int) -> tuple[Layer, list[MixerInputs]]:
-        """The mixer inputs of layer i for every batch of the calibration tokens, and the layer itself."""
-        hidden_blm = self._reach(i)
-        if self._held is None:
-            layer = self.backbone.layer(i)
-            self._held = layer, [self.backbone.inputs(layer, hidden_blm[part]) for part in self._parts()]
-        return self._held
-
-    def _reach(self, i: int) -> Tensor:
-        """The residual stream at the entry of layer i."""
+    def _reach(self, i: int) -> PrunedPath:
+        """The pruned path at the entry of layer i; for recovery the dense one keeps up with it."""
         assert i == len(self._selections), f"layer {i} after {len(self._selections)} layers"
-        if self._hidden_blm is None:
-            if self.settings.recovery != "none":
-                plain = self.settings.model_copy(update={"recovery": "none"})
-                self._outlook = [
-                    self._channels(result.selection, result.changed)
-                    for result in walk(self.backbone, self.tokens_bl, plain)
-                ]
-                self._dense = DensePath(self.backbone, self.tokens_bl)
-            self._hidden_blm = self.backbone.embed(self.tokens_bl)
-        while self._position < i:
-            self._advance() if self._dense is None else self._advance_both(self._dense)
-        return self._hidden_blm
+        if self._path is None:
+            if self.recovers:
+                self._outlook, self._dense = list(self._look_ahead()), DensePath(self.backbone, self.tokens_bl)
+            self._path = PrunedPath(self.backbone, self.tokens_bl)
+        while self._path.position < i:
+            if self._dense is not None:
+                self._dense.advance()
+            self._path.advance(*self._passage(self._path.position))
+        return self._path
 
-    def _advance(self) -> None:
-        """Carry the activations through the layer at the current position, in place and batch by batch."""
-        assert self._hidden_blm is not None
-        layer, held, channels = self._passage()
-        for number, part in enumerate(self._parts()):
-            hidden_blm = self._hidden_blm[part]
-            inputs = held[number] if held else self.backbone.inputs(layer, hidden_blm)
-            self._hidden_blm[part] = self.backbone.advance(layer, hidden_blm, inputs, channels)
-        self._held, self._position = None, self._position + 1
+    def _look_ahead(self) -> Iterator[Channels]:
+        """What B and C of every layer are going to go through, as far as a walk without recovery can tell."""
+        plain = self.settings.model_copy(update={"recovery": "none"})
+        for result in walk(self.backbone, self.tokens_bl, plain):
+            channels = self.form.channels(result.selection, result.changed)
+            assert channels is not None, "a form that admits recovery"
+            yield channels
 
-    def _passage(self) -> tuple[Layer, list[MixerInputs], Channels | None]:
-        """The layer at the current position, its inputs where they are still held, and what it does to B and C."""
-        i = self._position
-        stored = self._stored.pop(i)() if self.settings.sequential and self.changes else None
-        if stored is not None and self.method.form == "unstructured":
-            return self.backbone.layer(i, stored), [], None
-        layer, held = self._held or (self.backbone.layer(i), [])
-        return layer, held, self._channels(self._selections[i], stored) if self.settings.sequential else None
-
-    def _channels(self, selection: Selection, changed: Weights | None) -> Channels:
-        match self.method.form:
-            case "projected":
-                assert changed is not None
-                return Projection(*(self.backbone.place(changed[name]) for name in PROJECTIONS))
-            case "zeroed":
-                return Masked(selection)
-            case _:
-                return selection
-
-    def _advance_both(self, dense: DensePath) -> None:
-        """Carry the dense path past the layer at the current position, and the activations through what was stored of
-        it; one-shot runs score and fit every layer on the dense path."""
-        assert self._hidden_blm is not None
-        stored = self._stored.pop(self._position)
-        dense.advance()
-        self._held = None
-        if self.settings.sequential:
-            layer = self.backbone.layer(self._position, stored())
-            for part in self._parts():
-                inputs = self.backbone.inputs(layer, self._hidden_blm[part])
-                self._hidden_blm[part] = self.backbone.advance(layer, self._hidden_blm[part], inputs)
-        else:
-            self._hidden_blm.copy_(dense.hidden_blm)
-        self._position += 1
-
-    def _parts(self) -> Iterator[slice]:
-        return batches(*self.tokens_bl.shape)
+    def _passage(self, i: int) -> tuple[Channels | None, Weights | None]:
+        """What B and C of layer i go through on the way on, or the mixer that is taken in place of the source's."""
+        stored = self._stored.pop(i, None)
+        if not self.settings.sequential:
+            return None, None
+        pruned = stored and stored()
+        channels = None if self.recovers else self.form.channels(self._selections[i], pruned)
+        return (None, pruned) if channels is None else (channels, None)
 
 
 def walk(backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
@@ -234,14 +177,14 @@ def walk(backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> Iterator[L
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)
         changed = steps.reduce(i, statistics, selection) if steps.changes else None
-        recovered = steps.recover(i, changed) if changed and settings.recovery != "none" else None
+        recovered = steps.recover(i, changed) if changed and steps.recovers else None
         changed = recovered.mixer if recovered else changed
         steps.restore(i, selection, partial(dict, changed) if changed else None)
         yield LayerResult(i, statistics, selection, changed, recovered)
 
 
-def _check(backbone: Backbone, method: Method, settings: Pruning) -> None:
-    method.check(settings)
-    if backbone.checkpoint.mixer_layout.projected_from:
-        where = backbone.checkpoint.folder
-        raise CheckpointError(f"{where} is projected and can't be pruned again; give the model it was made from")
+def _check_source(source: Checkpoint) -> None:
+    if source.mixer_layout.projected_from:
+        raise CheckpointError(
+            f"{source.folder} is projected and can't be pruned again; give the model it was made from"
+        )

@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM, 
 from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
 from ghost.export import export
+from ghost.forms import Dense
+from ghost.saliency import form_of
 from ghost.selection import Selection
 from ghost.settings import RunSettings
-from ghost.surgery import slice_mixer, zero_mixer
+from ghost.surgery import zero_mixer
 from ghost.walk import walk
 
 TEXT = "The state of a recurrent model is read and written for every token that it generates. " * 3
@@ -132,14 +134,14 @@ def prune(source: Checkpoint, folder: Path, **fields: Any) -> list[Selection]:
     settings = RunSettings.make(**{"round_to": 4} | fields)
     backbone = Backbone(source, torch.device("cpu"), torch.float32)
     selections = [result.selection for result in walk(backbone, random_tokens(4, 24, seed=7), settings)]
-    d_state = source.mixer_layout.d_state if settings.soft else max(selection.width for selection in selections)
+    form = form_of(settings.method, soft=settings.soft)
+    layout = form.layout(source.mixer_layout, selections, round_to=1)
 
     def pruned(i: int) -> dict[str, Tensor]:
-        cut = zero_mixer if settings.soft else lambda *mixer: slice_mixer(*mixer)[1]
-        return cut(source.mixer_layout, source.mixer(i), selections[i])
+        return form.reduce(Dense(source.mixer_layout, source.mixer(i), selections[i]))
 
     kept = [[group_n.nonzero().flatten().tolist() for group_n in selection.kept_gn] for selection in selections]
     folder.mkdir()
     provenance = {"ghost": {"determinants": {"checkpoint": source.digest}}, "kept_channels": kept}
-    export(source, pruned, d_state, folder, provenance)
+    export(source, pruned, layout, folder, provenance)
     return selections

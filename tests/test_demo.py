@@ -1,6 +1,7 @@
 """The embedded model uses its state, and its training can be interrupted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_a_quarter_of_the_channels_chosen_at_random_costs_far_more_than_ghosts_c
         results = list(walk(backbone, calibration_bl, RunSettings(method=method, sparsity=0.75)))
         mixers = [slice_mixer(source.mixer_layout, source.mixer(r.layer), r.selection)[1] for r in results]
         (tmp_path / method).mkdir()
-        export(source, mixers.__getitem__, 32, tmp_path / method, {})
+        export(source, mixers.__getitem__, replace(source.mixer_layout, d_state=32), tmp_path / method, {})
         rise[method] = perplexity(open_backbone(tmp_path / method), text, 2048).perplexity / dense - 1
     assert rise["random"] > 0.08
     assert rise["ghost"] < rise["magnitude"] < rise["random"]

@@ -162,7 +162,7 @@ def test_each_pruned_layer_is_asked_for_once(tmp_path: Path):
         asked.append(i)
         return source.mixer(i)
 
-    export(source, unpruned, source.mixer_layout.d_state, out, {})
+    export(source, unpruned, source.mixer_layout, out, {})
     assert asked == [0, 1, 2]
     assert_same_tensors(out / "model.safetensors", source.folder / "model.safetensors")
 

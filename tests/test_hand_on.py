@@ -19,7 +19,6 @@ from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
 from tests.models import text
 
-
 pytest_plugins = ["tests.refusals"]
 
 

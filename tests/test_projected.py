@@ -48,7 +48,8 @@ def written(source: Checkpoint, results: list[LayerResult], folder: Path, d_stat
     mixers = [changed(result) for result in results]
     kept = [[group_n.nonzero().flatten().tolist() for group_n in result.selection.kept_gn] for result in results]
     made = {"determinants": {"checkpoint": source.digest, "method": "balanced"}}
-    export(source, mixers.__getitem__, d_state, folder, {"ghost": made, "kept_channels": kept}, projected=True)
+    layout = source.mixer_layout.projected_to(d_state)
+    export(source, mixers.__getitem__, layout, folder, {"ghost": made, "kept_channels": kept})
     return folder
 
 
@@ -66,7 +67,7 @@ def test_all_directions_kept_compute_the_dense_model(backbone: Backbone, tmp_pat
         selection = steps.select(i, statistics)
         mixers.append(steps.reduce(i, statistics, selection))
         steps.restore(i, selection, lambda i=i: mixers[i])
-    export(source, mixers.__getitem__, D_STATE, tmp_path, {}, projected=True)
+    export(source, mixers.__getitem__, source.mixer_layout.projected_to(D_STATE), tmp_path, {})
     found, expected = (backbone_logits(b, TOKENS) for b in (open_backbone(tmp_path), backbone))
     assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
@@ -99,7 +100,7 @@ def test_later_layers_see_what_the_projected_ones_leave(backbone: Backbone, resu
     steps = Walk(backbone, TOKENS, SETTINGS)
     steps.restore(0, results[0].selection, lambda: changed(results[0]))
     steps.statistics(1)
-    assert steps._hidden_blm is not None and steps._hidden_blm.equal(through_blm)
+    assert steps._path is not None and steps._path.hidden_blm.equal(through_blm)
 
 
 def test_the_folder_loads_in_transformers_and_computes_what_ghost_does(folder: Path) -> None:

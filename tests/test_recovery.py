@@ -214,7 +214,9 @@ def test_a_recovered_checkpoint_verifies_against_its_own_weights_and_says_so(tmp
     # Recovery may find nothing better than a slice; this D makes the weights other ones in any case.
     stored = [load(run.store.record(run.pruning.weights(i))) for i in range(2)]
     folder.mkdir()
-    export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, 16, folder, provenance(run.run, run.layers))
+    layout = replace(run.source.mixer_layout, d_state=16)
+    made = provenance(run.run, run.layers)
+    export(run.source, lambda i: stored[i] | {"D": stored[i]["D"] * 1.1}, layout, folder, made)
     source, tokens = run.source, TOKENS[0]
     found = verify(folder, source, tokens)
     assert found["difference"] <= 1e-5 and found["against"] == "the stored, changed weights in ghost's own path"

@@ -14,9 +14,10 @@ from ghost.backbone import Backbone
 from ghost.errors import CheckpointError, SettingsError
 from ghost.evaluation.verify import verify
 from ghost.mixer import MixerLayout
-from ghost.saliency import find_method
-from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, thin_mixer, wanda
+from ghost.saliency import check_pruning
+from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, wanda
 from ghost.settings import RunSettings
+from ghost.surgery import thin_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
@@ -204,7 +205,7 @@ def test_a_resumed_walk_thins_to_the_same_bits(backbone: Backbone, name: str) ->
 )
 def test_settings_that_mean_nothing_here_are_refused(name: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        find_method(name).check(settings_of(name, **changes))
+        check_pruning(settings_of(name, **changes))
 
 
 @pytest.fixture(scope="module", params=["wanda", "sparsegpt", "shedder"])

@@ -9,24 +9,31 @@ computes with the same stored weights.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, Channels
+from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import VerificationError
 from ghost.export import PROVENANCE
-from ghost.mixer import PROJECTIONS, MixerLayout, Weights
-from ghost.saliency import find_method
-from ghost.selection import Masked, Projection, Selection
+from ghost.forms import Form
+from ghost.mixer import MixerLayout
+from ghost.saliency import form_of
+from ghost.selection import Channels, Selection
 
-WITHOUT = "without the dropped channels"
-PROJECTED = "the original with B and C projected"
 STORED = "the stored, changed weights in ghost's own path"
 LIMIT = 1e-4
 """Largest difference of any logit, relative to the largest logit, between two fp32 implementations."""
+
+
+class Record(NamedTuple):
+    """What ghost.json says of a checkpoint."""
+
+    selections: Sequence[Selection]
+    form: Form
+    recovered: bool
 
 
 @torch.inference_mode()
@@ -34,57 +41,65 @@ def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
     """Largest logit difference over a window of tokens (length,), relative to the largest logit.
 
     The pruned checkpoint runs in stock transformers, with no code of ghost's unless it is projected; the original runs
-    in ghost's own path with the channels that ghost.json does not list zeroed after the convolution, or B and C
-    projected, and where ghost.json says that weights were changed the checkpoint itself does; `against` says which.
-    VerificationError where they differ.
+    in ghost's own path with its B and C as the checkpoint's form has it: the channels that ghost.json does not list
+    zeroed after the convolution, or both projected. Where weights were changed beyond that, the checkpoint itself does;
+    `against` says which. VerificationError where they differ.
     """
-    selections, recovered = _record(folder, source)
-    pruned = open_checkpoint(folder)
-    projected = pruned.mixer_layout.projected_from is not None
-    if projected:
-        _check_code(folder)
-        selections = [_projection(pruned.mixer(i)) for i in range(pruned.layers)]
-    expected_lv = _logits(pruned, None, tokens) if recovered else _logits(source, selections, tokens)
+    record, pruned = _record(folder, source), open_checkpoint(folder)
+    _check_form(folder, pruned, record.form)
+    cuts = None if record.recovered else _cuts(pruned, record)
+    expected_lv = _logits(pruned, None, tokens) if cuts is None else _logits(source, cuts, tokens)
     difference = float((_stock_logits(pruned.folder, tokens) - expected_lv).abs().max() / expected_lv.abs().max())
+    computes = record.form.words.computes
     if not difference <= LIMIT:
-        masked = "computes with B and C projected" if projected else f"computes {WITHOUT}"
-        wanted = "its own weights give in ghost's own path" if recovered else f"{source.folder} {masked}"
+        wanted = "its own weights give in ghost's own path" if cuts is None else f"{source.folder} computes {computes}"
         raise VerificationError(
             f"{folder} does not compute what {wanted}: logits differ by {difference:.1e} of their scale "
             f"(limit {LIMIT:.0e}); prune it again, or give the model it was made from"
         )
     found = {"difference": difference, "limit": LIMIT, "tokens": len(tokens), "layers": source.layers}
-    return found | {"against": STORED if recovered else PROJECTED if projected else f"the original {WITHOUT}"}
+    return found | {"against": STORED if cuts is None else f"the original {computes}"}
 
 
-def _record(folder: Path, source: Checkpoint) -> tuple[Sequence[Channels], bool]:
-    """Kept channels by layer, and whether weights were changed, as ghost.json has it."""
+def _record(folder: Path, source: Checkpoint) -> Record:
     try:
         record = json.loads((folder / PROVENANCE).read_text())
         determinants = record["ghost"]["determinants"]
         if determinants["checkpoint"] != source.digest:
             raise VerificationError(f"{folder} was not made from {source.folder}; give that model with --against")
-        selections = [Masked(_selection(groups, source.mixer_layout)) for groups in record["kept_channels"]]
+        selections = [_selection(groups, source.mixer_layout) for groups in record["kept_channels"]]
         _check_count("layers", len(selections), source.layers)
+        form = form_of(determinants.get("method", "ghost"), soft=bool(determinants.get("soft")))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise VerificationError(
-            f"{folder / PROVENANCE} is missing or damaged ({error}); give a checkpoint that ghost made"
-        ) from None
-    unstructured = find_method(determinants.get("method", "ghost")).form == "unstructured"
-    return selections, unstructured or determinants.get("recovery", "none") != "none"
+        raise _damaged(folder, error) from None
+    return Record(selections, form, determinants.get("recovery", "none") != "none")
 
 
-def _check_code(folder: Path) -> None:
-    """The folder's code is what others run under trust_remote_code."""
+def _damaged(folder: Path, why: object) -> VerificationError:
+    return VerificationError(f"{folder / PROVENANCE} is missing or damaged ({why}); give a checkpoint that ghost made")
+
+
+def _check_form(folder: Path, pruned: Checkpoint, form: Form) -> None:
+    """Record and weights are of one form; the folder's code, if it has to bring any, is what others run under
+    trust_remote_code."""
     from ghost.modeling import SOURCE
 
+    if form.carries_code == (pruned.mixer_layout.projected_from is None):
+        raise _damaged(folder, f"B and C are {'not ' * form.carries_code}projected, and its method does otherwise")
     copied = folder / SOURCE.name
-    if not copied.is_file() or copied.read_bytes() != SOURCE.read_bytes():
+    if form.carries_code and (not copied.is_file() or copied.read_bytes() != SOURCE.read_bytes()):
         raise VerificationError(f"{copied} is missing or not this ghost's code; prune the model again")
 
 
-def _projection(mixer: Weights) -> Projection:
-    return Projection(*(mixer[name].float() for name in PROJECTIONS))
+def _cuts(pruned: Checkpoint, record: Record) -> Sequence[Channels] | None:
+    """What B and C of the original go through, by layer; None where no original computes what the checkpoint does."""
+    cuts = []
+    for i, selection in enumerate(record.selections):
+        cut = record.form.proof(selection, pruned.mixer(i) if record.form.changes else None)
+        if cut is None:
+            return None
+        cuts.append(cut)
+    return cuts
 
 
 def _selection(groups: list[list[int]], layout: MixerLayout) -> Selection:

@@ -56,9 +56,7 @@ class Pruned:
             raise SettingsError(f"folder {target} is there already and not empty; give a new one")
         target.mkdir(parents=True, exist_ok=True)
         source = in_memory(self.model)
-        layout = source.mixer_layout
-        projected = layout.projected_from is not None
-        export(source, source.mixer, layout.d_state, target, self.provenance, projected=projected)
+        export(source, source.mixer, source.mixer_layout, target, self.provenance)
         self.model.generation_config.save_pretrained(target)
         for name, data in self.companions.items():
             (target / name).write_bytes(data)

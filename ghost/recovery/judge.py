@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Backbone, Channels, Layer
+from ghost.backbone import Backbone, Layer
 from ghost.recovery.pairs import Pairs
+from ghost.selection import Channels
 
 
 def nlls(held: Pairs, i: int, candidates: Sequence[Layer]) -> list[float]:

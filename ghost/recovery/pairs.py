@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, Channels, Layer, batches, rms_norm
+from ghost.backbone import Backbone, Layer, batches, rms_norm
 from ghost.mixer import gated_norm, mixer_inputs
+from ghost.selection import Channels
 from ghost.ssd import ssd
 
 HELD_BACK = 8

@@ -7,15 +7,14 @@ from typing import Any
 from ghost.report.document import from_template
 from ghost.report.figures import (
     change,
+    filled,
     megabytes,
-    percent,
     perplexity,
     plural,
-    pruned_share,
     setting_rows,
     with_error,
 )
-from ghost.report.methods import METHODS, ROTATED, UNSTRUCTURED, WHOLE_LAYERS, unit
+from ghost.report.methods import form_of_run, method_of_run
 
 MARKUP = re.compile(r"[\\`*_\[\]<>#|~&!]")
 """What Markdown would read as markup inside a line."""
@@ -33,50 +32,36 @@ def model_card(summary: Mapping[str, Any]) -> str:
         figures=_figures(summary),
         tasks=tasks,
         task_rows=[_task_row(score) for score in tasks["scores"]] if tasks else [],
-        projected=summary["method"] in ROTATED,
+        projected=form_of_run(summary).carries_code,
         settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
         chosen=_chosen(summary),
     )
 
 
 def _went(summary: Mapping[str, Any]) -> str:
-    if summary["method"] in UNSTRUCTURED:
-        return f"{percent(summary['sparsity'])} of its weights of B and C zeroed"
-    return f"{pruned_share(summary)} of its state {'silenced' if _silenced(summary) else 'pruned'}"
-
-
-def _silenced(summary: Mapping[str, Any]) -> bool:
-    """Nothing got smaller: what was dropped is zero, and still there."""
-    return summary["soft"] or summary["method"] in WHOLE_LAYERS
+    return filled(form_of_run(summary).words.titled, summary)
 
 
 def _description(summary: Mapping[str, Any]) -> str:
-    method, name = summary["method"], _code(summary["model"])
-    by = f"{_code(method)}{f', {METHODS[method]}' if method in METHODS else ''}"
-    if method in UNSTRUCTURED:
-        what = (
-            f"This is {name} with {_went(summary)}, to compare with: the recurrent state is as large as before. "
-            f"Weights were ranked by {by}."
-        )
-    else:
-        state = "part of its recurrent state silenced" if _silenced(summary) else "a smaller recurrent state"
-        what = (
-            f"This is {name} with {state}: of the {summary['channels']:,} state {unit(method)}s in "
-            f"{plural(summary['layers'], 'Mamba2 layer')}, {summary['kept_channels']:,} are left. They were chosen "
-            f"without training, by {by}; the others were {_fate(summary)}."
-        )
+    method, by = method_of_run(summary), _code(summary["method"])
+    what = filled(
+        form_of_run(summary).words.described,
+        summary,
+        model=_code(summary["model"]),
+        titled=_went(summary),
+        channels=f"{summary['channels']:,}",
+        kept=f"{summary['kept_channels']:,}",
+        layers=plural(summary["layers"], "Mamba2 layer"),
+        by=f"{by}, {method.words}" if method else by,
+    )
     return f"{what} Made with ghost, which implements GHOST (Menezes & Kyrillidis, ICML 2026, arXiv:2602.11408)."
-
-
-def _fate(summary: Mapping[str, Any]) -> str:
-    if _silenced(summary):
-        return "set to zero; no tensor changed its shape"
-    return "left out of the projections of B and C" if summary["method"] in ROTATED else "cut out of the weights"
 
 
 def _chosen(summary: Mapping[str, Any]) -> str | None:
     """What was chosen on the calibration text, where that was read."""
-    return None if summary["method"] in ("magnitude", "random") else f"{unit(summary['method'])}s"
+    if (method := method_of_run(summary)) and not method.calibrates:
+        return None
+    return f"{form_of_run(summary).words.ranked}s"
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

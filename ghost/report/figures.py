@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS, fate
+from ghost.report.methods import form_of_run
 
 RECOVERY = {
     "none": "none",
@@ -70,12 +70,13 @@ def pruned_share(summary: Mapping[str, Any]) -> str:
 
 def what_went(summary: Mapping[str, Any]) -> str:
     """What the method took from the model: `50% of the recurrent state pruned with ghost`."""
-    method = summary["method"]
-    if method in UNSTRUCTURED:
-        return f"{percent(summary['sparsity'])} of the weights of B and C zeroed with {method}"
-    if method in WHOLE_LAYERS:
-        return f"{pruned_share(summary)} of the recurrent state silenced by whole layers with {method}"
-    return f"{pruned_share(summary)} of the recurrent state pruned with {method}"
+    return f"{filled(form_of_run(summary).words.went, summary)} with {summary['method']}"
+
+
+def filled(words: str, summary: Mapping[str, Any], **more: str) -> str:
+    """A form's words with the run's figures in place of the braces."""
+    shares = {"pruned": pruned_share(summary), "sparsity": percent(summary["sparsity"])}
+    return words.format(method=summary["method"], **shares, **more)
 
 
 def asked(summary: Mapping[str, Any]) -> str:
@@ -130,7 +131,7 @@ def setting_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Method", summary["method"]),
         ("Sparsity" if summary.get("energy") is None else "Kept", asked(summary)),
         ("Policy", summary["policy"]),
-        ("Pruning", fate(summary)),
+        ("Pruning", form_of_run(summary).words.pruning),
         ("Order", "sequential" if summary["sequential"] else "one-shot: every layer scored on the dense model"),
         ("Recovery", RECOVERY[summary.get("recovery", "none")]),
         ("Calibration text", calibration["corpus"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ghost.report.methods import ROTATED, UNSTRUCTURED
+from ghost.report.methods import form_of_run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,7 +25,7 @@ class ComparedRun:
     @property
     def chooses_channels(self) -> bool:
         """What it kept are channels of the dense model: neither directions of another basis nor all of them."""
-        return self.summary["method"] not in (*ROTATED, *UNSTRUCTURED)
+        return not form_of_run(self.summary).turns and not all(kept_gn.all() for kept_gn in self.kept)
 
 
 @dataclass(frozen=True, kw_only=True)

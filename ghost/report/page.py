@@ -38,7 +38,7 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
     `recovery`, `warnings` as plain sentences, `tasks` as in evaluation/results.json, and `rows` of recall as
     `ghost eval` makes them. `layers` is in the order of the model and not empty.
     """
-    what = unit(summary["method"])
+    what = unit(summary)
     bars = _bars(layers, what)
     figures = {name: layer_bars(layers, values, label) for name, (label, values) in bars.items()}
     about_run = {
@@ -78,7 +78,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
     return [
         _tile("Perplexity", summary["perplexity"], perplexity),
         _tile("State per sequence, MB", summary["state_bytes"], megabytes),
-        Tile(label=f"Kept {unit(summary['method'])}s", before=channels[0], after=channels[1], detail=state_size),
+        Tile(label=f"Kept {unit(summary)}s", before=channels[0], after=channels[1], detail=state_size),
         _tile("Parameters", summary["parameters"], millions),
     ]
 

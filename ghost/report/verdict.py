@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ghost.report.figures import is_finite, percent, rise, rise_of_perplexity
-from ghost.report.methods import UNSTRUCTURED, WHOLE_LAYERS
+from ghost.report.figures import filled, is_finite, percent, rise, rise_of_perplexity
+from ghost.report.methods import form_of_run
 from ghost.report.recall_and_tasks import recall_losses, task_losses
 
 NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
@@ -54,14 +54,8 @@ def state_words(summary: Mapping[str, Any]) -> str:
 
 
 def _caveats(summary: Mapping[str, Any]) -> list[str]:
-    if summary["method"] in UNSTRUCTURED:
-        return [f"{summary['method']} zeroes single weights, which saves no state: it is here to compare with."]
-    if summary["method"] in WHOLE_LAYERS:
-        gone = percent(1 - summary["kept_channels"] / summary["channels"])
-        return [
-            f"{gone} of the state is silent, by whole layers; the others keep theirs, and runtimes keep room for all."
-        ]
-    return ["Dropped channels were only set to zero, to compare with."] if summary["soft"] else []
+    caveat = form_of_run(summary).words.caveat
+    return [filled(caveat, summary)] if caveat else []
 
 
 def _price(summary: Mapping[str, Any]) -> str:

@@ -1,12 +1,10 @@
 """How channels are ranked: one registry of methods, each saying which statistics it needs."""
 
 from ghost.saliency.balanced import smallest_rank
-from ghost.saliency.directions import balance_of
 from ghost.saliency.gradients import GateGradients
-from ghost.saliency.methods import METHODS, Method, find_method
+from ghost.saliency.methods import METHODS, Method, check_pruning, find_method, form_of, methods_in_words
 from ghost.saliency.statistics import LayerStatistics, row_norms
 from ghost.saliency.surveys import Survey, survey
-from ghost.saliency.unstructured import thin_mixer
 
 __all__ = [
     "METHODS",
@@ -14,10 +12,11 @@ __all__ = [
     "LayerStatistics",
     "Method",
     "Survey",
-    "balance_of",
+    "check_pruning",
     "find_method",
+    "form_of",
+    "methods_in_words",
     "row_norms",
     "smallest_rank",
     "survey",
-    "thin_mixer",
 ]

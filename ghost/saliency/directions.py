@@ -27,3 +27,9 @@ def balance_of(statistics: LayerStatistics) -> Balanced:
 def balanced(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
     """The empirical Hankel singular values (Moore 1981), of directions and not of channels: (g, n), falling."""
     return balance_of(statistics).hankel_gn
+
+
+def directions(statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
+    """Those of B and of C in that basis, one a row (g, n, n)."""
+    _, B_gnn, C_gnn = balance_of(statistics)
+    return B_gnn, C_gnn

@@ -5,43 +5,25 @@ at the mixer's normed inputs X over the calibration tokens. Shape suffixes here:
 of one block.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from ghost.mixer import MixerLayout, Weights
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
-
-Thin = Callable[[Tensor, Iterable[Tensor], int, str], Tensor]
-"""Rows (o, m), the batches of X (b, l, m), how many weights of each row go, and where they are, for errors; gives the
-rows with exactly so many weights zero. CheckpointError where X overflowed."""
 
 BLOCK = 128
 """Columns whose masks are chosen together, as the paper does."""
 DAMPING = 0.01
 """Added to the Hessian's diagonal, as a share of its mean."""
-IN_PROJ = "in_proj.weight"
 
 
 def every_channel(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
     """1 for every channel, which is to stay: it is single weights of B and C that go (`wanda` and `sparsegpt` in
     ghost.saliency.unstructured, arXiv:2306.11695 and arXiv:2301.00774)."""
     return torch.ones_like(statistics.norm_b_gn)
-
-
-def thin_mixer(
-    layout: MixerLayout, weights: Weights, thin: Thin, inputs: Iterable[Tensor], kept: int, where: str
-) -> dict[str, Tensor]:
-    """The same mixer with the B and C rows of in_proj thinned to kept / d_state of their weights, in their dtype."""
-    z, x, B, C, _ = layout.in_proj_sections
-    rows, projection_om = slice(z + x, z + x + B + C), weights[IN_PROJ].clone()
-    stay = int(layout.d_model * kept / layout.d_state + 0.5)
-    thinned_om = thin(projection_om[rows].to("cpu", STATISTICS), inputs, layout.d_model - stay, where)
-    projection_om[rows] = thinned_om.to(projection_om)
-    return dict(weights) | {IN_PROJ: projection_om}
 
 
 def wanda(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str) -> Tensor:

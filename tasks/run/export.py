@@ -11,7 +11,6 @@ from safetensors.torch import load
 from artifacts.stages import StageRecord, read_stage, write_stage
 from ghost.calibration.tokens import load_tokenizer
 from ghost.export import PROVENANCE, export
-from ghost.library.build import pruned_layout
 from ghost.mixer import Weights
 from tasks.naming import display_name
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
@@ -48,14 +47,15 @@ def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> Exported:
 
 def _export(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, str]:
     """Write the checkpoint to the store; the sha256 of each file, by its name in the run's folder."""
-    digests, layout = {}, pruned_layout(run.source, [layer.selection for layer in layers], run.settings)
+    selections = [layer.selection for layer in layers]
+    layout = run.walk.form.layout(run.source.mixer_layout, selections, run.settings.round_to)
 
     def stored(layer: int) -> Weights:
         return load(run.store.get(run.pruning.weights(layer), layers[layer].record.files["weights.safetensors"]))
 
+    digests = {}
     with tempfile.TemporaryDirectory() as folder:
-        projected = layout.projected_from is not None
-        export(run.source, stored, layout.d_state, Path(folder), provenance(run, layers), projected=projected)
+        export(run.source, stored, layout, Path(folder), provenance(run, layers))
         if run.settings.tokenizer:
             load_tokenizer(run.tokenizer).save_pretrained(folder)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):

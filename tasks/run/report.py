@@ -13,7 +13,6 @@ from ghost.export import PROVENANCE
 from ghost.pruning import Pruning
 from ghost.report.card import model_card
 from ghost.report.layers import ENERGIES, NORMS, LayerView
-from ghost.report.methods import unit
 from ghost.report.page import render
 from tasks.naming import display_name
 from tasks.run.evaluation import Evaluated
@@ -55,7 +54,7 @@ def summarise(run: Run, evaluated: Evaluated) -> dict[str, Any]:
 
 
 def _view(run: Run, number: int, layer: PrunedLayer) -> LayerView:
-    of_channels = () if unit(run.settings.method) == "direction" else (*ENERGIES, *NORMS)
+    of_channels = () if run.walk.form.turns else (*ENERGIES, *NORMS)
     found = {name: getattr(layer.statistics, f"{name}_gn") for name in of_channels}
     return LayerView(
         layer=number,

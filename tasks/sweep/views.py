@@ -5,7 +5,7 @@ from typing import Any
 
 from artifacts.store import Store
 from ghost.report.sweep_view import Channels, ModelView
-from ghost.saliency import find_method
+from ghost.saliency import form_of
 from tasks.sweep.outcome import Outcome
 
 CHOSEN_SPARSITY = 0.5
@@ -22,7 +22,7 @@ def model_views(store: Store, outcomes: Sequence[Outcome], rows: Sequence[dict[s
     done = [outcome for outcome, row in zip(outcomes, rows, strict=True) if row["error"] is None]
     views = []
     for label in dict.fromkeys(outcome.cell.label for outcome in done):
-        of_model = [outcome for outcome in done if outcome.cell.label == label and _slices(outcome)]
+        of_model = [outcome for outcome in done if outcome.cell.label == label and _ranks(outcome)]
         for outcome in sorted(of_model, key=_preference):
             if (view := _view(store, outcome, _companions(outcome, of_model))) is not None:
                 views.append(view)
@@ -38,12 +38,13 @@ def _preference(outcome: Outcome) -> tuple[float, bool]:
 def _companions(outcome: Outcome, others: Sequence[Outcome]) -> list[Outcome]:
     """The runs that differ from this one in their method alone, itself among them."""
     method = {"method": outcome.cell.settings.method}
-    return [o for o in others if o.cell.settings.model_copy(update=method) == outcome.cell.settings and _slices(o)]
+    return [o for o in others if o.cell.settings.model_copy(update=method) == outcome.cell.settings and _ranks(o)]
 
 
-def _slices(outcome: Outcome) -> bool:
-    """Its selection is about channels of the dense model, not about directions or single weights."""
-    return find_method(outcome.cell.settings.method).form == "sliced"
+def _ranks(outcome: Outcome) -> bool:
+    """Its selection is about channels of the dense model, not about directions, whole layers or single weights."""
+    settings = outcome.cell.settings
+    return form_of(settings.method, soft=settings.soft).ranks_channels
 
 
 def _view(store: Store, outcome: Outcome, companions: Sequence[Outcome]) -> ModelView | None:
