@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,20 +14,13 @@ from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
 from flows import assess, compare, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.environment import prepare_environment
 from flows.options import command_options
 from flows.stop import stoppable
 from flows.through import through_prefect
 from ghost.config import RunSettings, make_settings
 from ghost.errors import GhostError
-
-PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-}
-"""Set before Prefect is imported, each only where the user has not: its own log lines would cut through the progress
-bar, and its default start-up timeout is too short for a small machine."""
+from ghost_ssm import HiddenPackageError, require_packages
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -45,6 +37,7 @@ def root() -> None:
     Try `ghost run demo`, then
     `ghost run YOUR_MODEL_FOLDER --sparsity 0.5 --calibration text.txt --evaluation held-out.txt`.
     """
+    prepare_environment()
 
 
 @app.command()
@@ -123,6 +116,7 @@ def bench(
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
     """Time and memory of ghost's own parts, as ratios measured in one run."""
+    require_packages("bench")
     from bench.main import run_benchmarks
 
     run_benchmarks(what, out)
@@ -130,8 +124,6 @@ def bench(
 
 def main() -> None:
     """Entry point: run a command, and turn a user's mistake into one line and exit code 2."""
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
         logging.getLogger(name).setLevel(logging.ERROR)
     with stoppable():
@@ -141,7 +133,7 @@ def main() -> None:
 def _guarded(command: Callable[[], Any]) -> int:
     try:
         command()
-    except (GhostError, ArtifactError) as error:
+    except (GhostError, ArtifactError, HiddenPackageError) as error:
         return _complain(str(error))
     except Exception as error:
         if getattr(error, "errno", None) in FULL:

@@ -114,9 +114,14 @@ class RunSettings(BaseModel):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", device):
-            raise ValueError(f"{device!r} is not a device; give auto, cpu, cuda or cuda:N")
-        return device
+        return known_device(device)
+
+
+def known_device(device: str) -> str:
+    """The name of a device as it is. ValueError for any other word."""
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", device):
+        raise ValueError(f"{device!r} is not a device; give auto, cpu, cuda or cuda:N")
+    return device
 
 
 def make_settings(**fields: object) -> RunSettings:
@@ -131,10 +136,18 @@ def make_settings(**fields: object) -> RunSettings:
         raise SettingsError(f"{field}: {message}{value}" if field else message) from None
 
 
+def environment_device() -> str:
+    """$GHOST_DEVICE, `auto` where it is not set. SettingsError, in the words of the option, where it is no device."""
+    try:
+        return known_device(os.environ.get("GHOST_DEVICE") or "auto")
+    except ValueError as error:
+        raise SettingsError(f"GHOST_DEVICE: {error}") from None
+
+
 def resolve_device(device: str) -> torch.device:
     """`auto` is $GHOST_DEVICE, else the first GPU where there is one. SettingsError for a GPU that is not there."""
     if device == "auto":
-        device = os.environ.get("GHOST_DEVICE") or device
+        device = environment_device()
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
