@@ -84,7 +84,8 @@ class EmbeddedServer(SubprocessASGIServer):
         chosen = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "uvicorn", f"--app-dir={prefect.__module_path__.parent}",
-             "--factory", "prefect.server.api.server:create_app", "--host=127.0.0.1", f"--port={self.port}", "--log-level=error", "--lifespan=on"],
+             "--factory", "prefect.server.api.server:create_app", "--host=127.0.0.1", f"--port={self.port}",
+             "--log-level=error", "--lifespan=on"],
             env=os.environ | ephemeral | chosen, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
 
