@@ -3,10 +3,11 @@
 import errno
 import json
 import logging
-import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,26 +15,20 @@ import typer
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
 from flows import compare_command, evaluate_command, operations, sweep_command
-from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
+from flows.environment import prepare_environment
 from flows.options import command_options
+from flows.prefect_server import with_prefect_server
 from flows.stop import stoppable
-from flows.through import through_prefect
 from ghost.errors import GhostError
 from ghost.settings import RunSettings
-
-PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-}
-"""Set before Prefect is imported, each only where the user has not: its own log lines would cut through the progress
-bar, and its default start-up timeout is too short for a small machine."""
+from ghost_ssm import HiddenPackageError, require_packages
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_HOME = "Could not determine home directory"
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
@@ -45,6 +40,7 @@ def root() -> None:
     Try `ghost run demo`, then
     `ghost run YOUR_MODEL_FOLDER --sparsity 0.5 --calibration text.txt --evaluation held-out.txt`.
     """
+    prepare_environment()
 
 
 @app.command()
@@ -61,7 +57,7 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     settings = RunSettings.make(**fields)
     with Bars() as bars:
         opened = open_run(settings, bars)  # whatever is wrong shows before a Prefect server has to start
-        result = through_prefect(lambda: _pruned(opened, fields))
+        result = with_prefect_server(lambda: _pruned(opened, fields))
     print_summary(result, as_json=as_json)
 
 
@@ -119,9 +115,12 @@ app.command()(operations.gc)
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="energies, walk, memory or all.")] = "all",
-    out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=expand_home, help="Also write the figures to this JSON file.")
+    ] = None,
 ) -> None:
     """Time and memory of ghost's own parts, as ratios measured in one run."""
+    require_packages("bench")
     from bench.main import run_benchmarks
 
     run_benchmarks(what, out)
@@ -129,10 +128,9 @@ def bench(
 
 def main() -> None:
     """Entry point: run a command, and turn a user's mistake into one line and exit code 2."""
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # told with the remedy, where it matters
     with stoppable():
         sys.exit(_guarded(app))
 
@@ -140,13 +138,15 @@ def main() -> None:
 def _guarded(command: Callable[[], Any]) -> int:
     try:
         command()
-    except (GhostError, ArtifactError) as error:
+    except (GhostError, ArtifactError, HiddenPackageError) as error:
         return _complain(str(error))
     except Exception as error:
         if getattr(error, "errno", None) in FULL:
             return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
         if getattr(error, "errno", None) in UNUSABLE:
             return _complain(f"a path cannot be used ({error}); make it accessible, or give another one")
+        if isinstance(error, RuntimeError) and NO_HOME in str(error):
+            return _complain("the home folder that a path means by ~ is not known; give the path in full, or set HOME")
         print(redact(traceback.format_exc()), file=sys.stderr)
         return 1
     return 0

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.guard import start_guard
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -26,6 +27,7 @@ def doctor(
     is a problem."""
     from tasks.doctor import examine
 
+    start_guard()  # of the embedded server that is tried
     checks = examine(store)
     if as_json:
         print(json.dumps({"checks": checks}))

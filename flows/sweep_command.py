@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.arguments import AsJson, EndpointUrl
 from flows.console import Drawn
 from flows.options import command_options
-from flows.through import through_prefect
+from flows.prefect_server import with_prefect_server
 from ghost.errors import SettingsError
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 
@@ -51,7 +51,7 @@ def sweep(
     options = RunOptions.make(**fields)
     asked = make_sweep(axes, options)  # what no run takes is refused here, before a Prefect server has to start
     with SweepBars(len(asked.cells)) as bars:
-        result = through_prefect(lambda: _swept(axes, options, bars))
+        result = with_prefect_server(lambda: _swept(axes, options, bars))
     print(json.dumps(result, ensure_ascii=False)) if as_json else print_sweep(result)
     if result["failed"]:
         raise typer.Exit(1)

@@ -49,10 +49,18 @@ def check_device(device: str) -> str:
     return device
 
 
+def environment_device() -> str:
+    """$GHOST_DEVICE, `auto` where it is not set. SettingsError, in the words of the option, where it is no device."""
+    try:
+        return check_device(os.environ.get("GHOST_DEVICE") or "auto")
+    except ValueError as error:
+        raise SettingsError(f"GHOST_DEVICE: {error}") from None
+
+
 def resolve_device(device: str) -> torch.device:
     """`auto` is $GHOST_DEVICE, else the first GPU where there is one. SettingsError for a GPU that is not there."""
     if device == "auto":
-        device = os.environ.get("GHOST_DEVICE") or device
+        device = environment_device()
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)

@@ -23,13 +23,18 @@ from tests.models import make_model, text
 OUTSIDE_MANIFEST = {"timings.json"}
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class PrefectServer:
     """A real server in a process group of its own on a free port. Started again, it keeps port and database."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self._folder = folder
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
         self._env = os.environ | {"PREFECT_HOME": str(folder)} | quiet

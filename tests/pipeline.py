@@ -4,9 +4,12 @@ with served(folder) as api:
     deploy(api, GHOST_STORE=str(store))
     with worker(api, folder):
         run = run_and_wait(api, "ghost/prune-eval", {"model": ...})
+
+`by_readme` starts the same by the commands of README.md.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +26,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.chaos import prefect_server
+from tests.chaos import free_port, prefect_server
 
 ROOT = Path(__file__).parent.parent
 POOL = "gpu"
@@ -36,6 +39,7 @@ IMPATIENT = {
 }
 """By default a queued run looks for its slot every 30 s, and a worker for its runs every 10 s. Leases as docs/deploy.md
 advises: kept in memory they go with the server, and Prefect then ends the runs that held them."""
+UNTRACKED = ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")
 WORKING = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
 
 
@@ -53,6 +57,37 @@ def served(folder: Path) -> Iterator[str]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def by_readme(folder: Path, parameters: dict[str, Any], **env: str) -> Iterator[tuple[str, str]]:
+    """README's pipeline block as it stands but for the port and what is pruned, in a folder with prefect.yaml alone.
+
+    Gives the server's API address and what the commands printed; server and worker are ended afterwards.
+    """
+    mark, port = uuid.uuid4().hex, free_port()
+    words = " ".join(f"-p {name}={value}" for name, value in parameters.items())
+    block = readme_block("As a pipeline").replace(":4200/", f":{port}/").replace("-p model=demo -p sparsity=0.5", words)
+    kept = {name: value for name, value in os.environ.items() if name not in UNTRACKED}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_API_PORT": str(port), MARK: mark, "COLUMNS": "200"}
+    shutil.copy(ROOT / "prefect.yaml", folder)
+    printed = folder / "printed.txt"
+    try:
+        with printed.open("w") as out:
+            subprocess.run(
+                ["bash", "-ec", block], cwd=folder, env=kept | IMPATIENT | WORKING | path | own | env,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=300,
+            )  # fmt: skip
+        yield f"http://127.0.0.1:{port}/api", printed.read_text()
+    finally:
+        end_marked(mark)
+
+
+def readme_block(heading: str) -> str:
+    """The first block of commands under a heading of README.md."""
+    section = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1]
+    return section.split("\n```\n")[1]
 
 
 def prefect(api: str, *words: str, code: int = 0, env: dict[str, str] | None = None) -> str:

@@ -27,18 +27,16 @@ from tasks.stored_run import StoredRun
 from tests.chaos import Bench
 from tests.pipeline import (
     ROOT,
+    by_readme,
     client,
-    deploy,
     flow_processes,
     kill,
     prefect,
     run_and_wait,
-    served,
     start_run,
     task_states,
     wait_for,
     wait_for_crash,
-    worker,
 )
 
 NAME = "ghost/prune-eval"
@@ -53,25 +51,29 @@ class Pipeline:
 
     api: str
     folder: Path
+    printed: str
 
     @property
     def store(self) -> Path:
-        return self.folder / "store"
+        return self.folder / "ghost-runs"
 
     def parameters(self, **changes: Any) -> dict[str, Any]:
-        texts = {name: str(self.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
-        sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8, "sparsity": 0.5}
-        return {"model": str(self.folder / "model")} | texts | sizes | changes
+        return parameters(self.folder) | changes
+
+
+def parameters(folder: Path) -> dict[str, Any]:
+    texts = {name: str(folder / f"{name}.txt") for name in ("calibration", "evaluation")}
+    sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8, "sparsity": 0.5}
+    return {"model": str(folder / "model")} | texts | sizes
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """By the commands of README.md, on a machine without internet, with telemetry as they leave it."""
     folder = tmp_path_factory.mktemp("pipeline")
-    with served(folder) as api:
-        Bench(folder, api, layers=LAYERS)
-        deploy(api, GHOST_STORE=str(folder / "store"), GHOST_DEVICE="cpu")
-        with worker(api, folder):
-            yield Pipeline(api, folder)
+    Bench(folder, api="that of the block", layers=LAYERS)
+    with by_readme(folder, parameters(folder), GHOST_DEVICE="cpu") as (api, printed):
+        yield Pipeline(api, folder, printed)
 
 
 def test_the_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeline) -> None:
@@ -90,15 +92,8 @@ def test_the_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeli
         assert all(len(field["description"]) > 8 for field in fields.values())
 
 
-@pytest.fixture(scope="module")
-def watched(pipeline: Pipeline) -> str:
-    """What the command line printed about a first run."""
-    words = [word for name, value in pipeline.parameters().items() for word in ("-p", f"{name}={value}")]
-    return prefect(pipeline.api, "deployment", "run", NAME, *words, "--watch")
-
-
-def test_a_run_from_the_command_line_completes_and_leaves_its_artifacts(pipeline: Pipeline, watched: str) -> None:
-    assert "finished successfully in 'Completed'" in watched
+def test_a_run_from_the_command_line_completes_and_leaves_its_artifacts(pipeline: Pipeline) -> None:
+    assert "finished successfully in 'Completed'" in pipeline.printed, pipeline.printed
     assert len(list(pipeline.store.glob("runs/*/manifest.json"))) == 1
     with client(pipeline.api) as opened:
         [run] = opened.read_flow_runs()
@@ -110,7 +105,7 @@ def test_a_run_from_the_command_line_completes_and_leaves_its_artifacts(pipeline
     assert [bool(re.fullmatch(LINE, line)) for line in sorted(lines)] == [True] * LAYERS, lines
 
 
-def test_two_runs_at_once_queue_and_take_every_layer_from_the_store(pipeline: Pipeline, watched: str) -> None:
+def test_two_runs_at_once_queue_and_take_every_layer_from_the_store(pipeline: Pipeline) -> None:
     started = [start_run(pipeline.api, NAME, pipeline.parameters()) for _ in range(2)]
     first, second = sorted((wait_for(pipeline.api, run) for run in started), key=lambda run: str(run.start_time))
     assert [run.state_name for run in (first, second)] == ["Completed", "Completed"]

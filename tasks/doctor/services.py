@@ -7,6 +7,7 @@ import uuid
 from artifacts.errors import AlreadyThere, ArtifactError, StoreError
 from artifacts.folders import is_remote
 from artifacts.store import Store, open_store
+from ghost.errors import GhostError
 from tasks.doctor.check import Check, ok, problem, warning
 
 PROBES = "doctor"
@@ -75,17 +76,39 @@ def credentials(store: str | None) -> list[Check]:
 
 
 def prefect_api() -> list[Check]:
-    """The server that PREFECT_API_URL names; without one, each run starts its own."""
+    """The server that PREFECT_API_URL names; without one, an embedded one is started as each run does, and stopped."""
+    from prefect.client.base import ServerType, determine_server_type
+    from prefect.settings import PREFECT_API_URL
+
+    server = determine_server_type()
+    if server == ServerType.UNCONFIGURED:
+        found = "PREFECT_API_URL is not set, and an embedded server is not allowed"
+        return [problem("prefect", found, "set it, or PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true")]
+    return _embedded() if server == ServerType.EPHEMERAL else _served(PREFECT_API_URL.value())
+
+
+def _embedded() -> list[Check]:
+    from prefect.settings import PREFECT_HOME
+
+    from tasks.embedded_server import EmbeddedServer
+
+    started = time.perf_counter()
+    try:
+        with EmbeddedServer():
+            seconds = time.perf_counter() - started
+    except GhostError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return [problem("prefect", found, remedy)]
+    where = f"no PREFECT_API_URL: each run starts a server of its own, data in {PREFECT_HOME.value()}"
+    return [ok("prefect", f"{where}; one started in {seconds:.1f} s, and was stopped")]
+
+
+def _served(url: str) -> list[Check]:
     from httpx import HTTPError
     from prefect import __version__
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-    if not (url := PREFECT_API_URL.value()):
-        return [
-            ok("prefect", f"no PREFECT_API_URL: each run starts a server of its own, data in {PREFECT_HOME.value()}")
-        ]
     try:
         with get_client(sync_client=True) as client:
             served = client.api_version()
