@@ -101,7 +101,7 @@ def evaluate(run: Run) -> State[Any]:
     with timed(run, "evaluate"):
         folder = checkpoint_folder(run)
         tasks, files = task_scores(run, folder, chain)
-        results = json.dumps(_results(run, folder) | tasks, indent=2, ensure_ascii=False)
+        results = json.dumps(_results(run, folder) | tasks, indent=2, ensure_ascii=False, allow_nan=False)
         digest = run.store.put(key, results.encode() + b"\n")
     note_peak(run)
     write_stage(run.store, run.keys, EVALUATION, chain, {RESULTS: digest} | files)
@@ -115,8 +115,10 @@ def _results(run: Run, folder: Path) -> dict[str, Any]:
     layers, selections = run.source.layers, _selections(run)
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
     return {
-        "perplexity": {name: score.perplexity for name, score in scores.items()},
-        "nll": {name: score.nll for name, score in scores.items()},
+        **{
+            figure: {name: score.as_dict()[figure] for name, score in scores.items()}
+            for figure in ("perplexity", "nll")
+        },
         "state_bytes": {name: layers * layout.state_elements * STATE_ELEMENT_BYTES for name, layout in layouts.items()},
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
@@ -124,6 +126,7 @@ def _results(run: Run, folder: Path) -> dict[str, Any]:
         "channels": sum(s.kept_gn.numel() for s in selections),
         "kept_channels": sum(int(s.kept_gn.sum()) for s in selections),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
+        "warnings": run.warnings,
     }
 
 

@@ -10,11 +10,10 @@ from artifacts.folders import open_folder
 from artifacts.keys import RunKeys
 from artifacts.marker import MARKER
 from artifacts.store import Store, open_store
-from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import tokenize
+from ghost.calibration.tokens import load_tokenizer, read_tokens
 from ghost.checkpoint.source import open_checkpoint
 from ghost.evaluation.verify import verify
-from tasks.layers import energy_dropped
+from tasks.layers import energy_dropped, extreme
 from tasks.staging import local
 from tasks.tables import read_selection, read_statistics
 
@@ -57,13 +56,13 @@ def _row(store: Store, keys: RunKeys, layer: int) -> dict[str, Any]:
         "layer": layer,
         "kept": f"{int(kept.sum())} of {kept.numel()}",
         "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
-        "least kept saliency": f"{saliency[kept].min():.4g}",
-        "most dropped saliency": f"{saliency[~kept].max():.4g}",
+        "least kept saliency": extreme(saliency[kept], torch.min),
+        "most dropped saliency": extreme(saliency[~kept], torch.max),
     }
 
 
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
     source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder
-    ids = tokenize(folder, read_text(local(corpus, "text"), "evaluation"))[:tokens]
+    ids, _ = read_tokens(load_tokenizer(folder), local(corpus, "text"), "evaluation", tokens)
     return verify(folder, source, ids.to(torch.long))

@@ -1,7 +1,7 @@
 """The three tasks of a layer: calibrate, score, prune. A layer found done in the store ends as state `Cached`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from safetensors.torch import load, save
+from torch import Tensor
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import DamagedArtifact, MissingArtifact
@@ -96,10 +97,18 @@ def score_layer(run: Run, layer: int) -> State[Any]:
 
 def energy_dropped(statistics: LayerStatistics, selection: Selection) -> float | None:
     """Share of the squared saliency that lies in dropped channels; None where the method measures no energy."""
-    if statistics.energy_gn is None:
-        return None
-    total = statistics.energy_gn.sum()
-    return float(torch.where(selection.kept_gn, 0, statistics.energy_gn).sum() / total) if total else 0.0
+    return None if statistics.energy_gn is None else dropped_share(statistics.energy_gn, selection.kept_gn)
+
+
+def dropped_share(energy: Tensor, kept: Tensor) -> float:
+    """Share of these channels' energy that lies in those that go; 0 where they have none."""
+    total = energy.sum()
+    return float(torch.where(kept, 0, energy).sum() / total) if total else 0.0
+
+
+def extreme(saliency: Tensor, of: Callable[[Tensor], Tensor]) -> str:
+    """The least or most of some channels' saliencies; of a whole layer that stays, or goes, one side has none."""
+    return f"{float(of(saliency)):.4g}" if saliency.numel() else "-"
 
 
 @task(name="prune_layer", task_run_name="layer {layer:02d}: prune", **OPTIONS)

@@ -16,8 +16,7 @@ from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
-from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import digest, sample_windows, tokenize
+from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import RunSettings, resolve_device, resolve_dtype
@@ -47,6 +46,7 @@ class Run:
     """One run's settings, store, model, texts and walk. A plain class: Prefect must not look inside.
 
     `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
+    `warnings` are sentences that the figures should not be read without.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Run:
         self.keys = RunKeys(run_id(self.determinants))
         self.records: dict[int, LayerRecord] = {}
         self.cached: set[int] = set()
+        self.warnings: list[str] = []
         self.was_finished = finished(store, self.keys)
 
     def chain(self, layer: int) -> str:
@@ -104,9 +105,10 @@ def _open(settings: RunSettings) -> Run:
     tasks = _tasks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
-    calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
+    words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
+    calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
     calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
-    text = tokenize(tokenizer, read_text(local(settings.evaluation, "text"), "evaluation"))
+    text, unread = read_tokens(words, local(settings.evaluation, "text"), "evaluation")
     if len(text) <= settings.window:
         raise CorpusError(
             f"--window {settings.window} is longer than the evaluation text of {len(text)} tokens; "
@@ -114,6 +116,8 @@ def _open(settings: RunSettings) -> Run:
         )
     check_vocabulary(source, torch.cat([calibration, text]))
     run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text, tasks)
+    run.warnings += [*left_out, *dominant_token(calibration_bl, words, "calibration")]
+    run.warnings += [*unread, *dominant_token(text, words, "evaluation")]
     check_run_format(run.store, run.keys)
     check_out(settings.out, run.keys.run_id)
     return run
@@ -169,6 +173,7 @@ def _record(run: Run) -> dict[str, Any]:
         "calibration": corpus_record(run),
         "evaluation": {"corpus": display_name(run.settings.evaluation), "tokens": len(run.evaluation_tokens)},
         "versions": {"ghost": version("ghost-ssm"), "torch": torch.__version__, "python": platform.python_version()},
+        "warnings": run.warnings,
     }
 
 

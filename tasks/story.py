@@ -1,7 +1,7 @@
 """What a run tells while it walks through the layers: a line in the log, a table, and how far it is."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 from tasks import progress
-from tasks.layers import energy_dropped
+from tasks.layers import dropped_share, energy_dropped, extreme
 from tasks.run import Run
 from tasks.run_page import RunPage
 from tasks.tables import read_selection, read_statistics
@@ -89,17 +89,12 @@ def table_rows(
 
 def _group_row(group: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Any]:
     saliency_n, kept_n = selection.saliency_gn[group], selection.kept_gn[group]
-    energy_gn = statistics.energy_gn
-    dropped = None if energy_gn is None else energy_gn[group][~kept_n].sum() / energy_gn[group].sum()
+    dropped = None if statistics.energy_gn is None else dropped_share(statistics.energy_gn[group], kept_n)
     return {
         "group": group,
         "kept": int(kept_n.sum()),
         "dropped": int((~kept_n).sum()),
-        "energy dropped": "-" if dropped is None else f"{float(dropped):.3%}",
-        "least kept saliency": _extreme(saliency_n[kept_n], torch.min),
-        "most dropped saliency": _extreme(saliency_n[~kept_n], torch.max),
+        "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
+        "least kept saliency": extreme(saliency_n[kept_n], torch.min),
+        "most dropped saliency": extreme(saliency_n[~kept_n], torch.max),
     }
-
-
-def _extreme(saliency_n: torch.Tensor, of: Callable[[torch.Tensor], torch.Tensor]) -> str:
-    return f"{float(of(saliency_n)):.4g}" if len(saliency_n) else "-"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ghost.report.figures import change, megabytes, percent, perplexity, plural, pruned_share, setting_rows
+from ghost.report.figures import change, in_form, megabytes, percent, perplexity, plural, pruned_share, setting_rows
 from ghost.report.methods import METHODS, ROTATED, UNSTRUCTURED, WHOLE_LAYERS, unit
 
 # A bar would end the cell of a table, even inside code.
@@ -32,7 +32,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
 
 {_figures(summary)}
 
-{_tasks(summary)}{_loading(summary)}
+{_warnings(summary)}{_tasks(summary)}{_loading(summary)}
 
 ## Settings
 
@@ -124,6 +124,14 @@ def _figures(summary: Mapping[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _warnings(summary: Mapping[str, Any]) -> str:
+    """What the figures should not be read without, where there is such."""
+    told = [
+        re.sub(r"([\\`*_\[\]<>#|&])", r"\\\1", " ".join(sentence.split())) for sentence in summary.get("warnings", [])
+    ]
+    return "".join(f"> **Warning**: {sentence}.\n\n" for sentence in told)
+
+
 def _tasks(summary: Mapping[str, Any]) -> str:
     """A section of its own, where the run evaluated tasks."""
     if not (tasks := summary.get("tasks")):
@@ -136,8 +144,9 @@ def _tasks(summary: Mapping[str, Any]) -> str:
     return "\n".join(["## Tasks", "", *lines, "", f"By {tasks['protocol']}; seed {tasks['seed']}.", "", ""])
 
 
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.4g}" if stderr is None else f"{value:.4g} ± {stderr:.2g}"
+def _with_error(value: float | None, stderr: float | None) -> str:
+    figure = in_form(value, "{:.4g}")
+    return figure if stderr is None else f"{figure} ± {stderr:.2g}"
 
 
 def _counts(pair: Mapping[str, int]) -> tuple[str, str, str]:

@@ -1,5 +1,6 @@
 """The page of several runs beside each other: one HTML file, as the page of a run is."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -65,10 +66,14 @@ def _bests(runs: Sequence[ComparedRun], labels: Sequence[str]) -> Iterator[tuple
         alike.setdefault((-state["pruned"] / state["dense"], run.source, *_protocol(run)), []).append(i)
     for _, members in sorted(alike.items(), key=lambda item: item[0][:2]):
         if len(members) > 1:
-            ranked = sorted(members, key=lambda i: rise(runs[i].summary["perplexity"]))
+            ranked = sorted(members, key=lambda i: _finite_first(rise(runs[i].summary["perplexity"])))
             best, *others = (f"{_rise(runs[i])} perplexity with {labels[i]}" for i in ranked)
             words = state_words(runs[ranked[0]].summary)
             yield f"{words[0].upper()}{words[1:]}: {best}, the least of {len(ranked)}.", f"Then {', '.join(others)}."
+
+
+def _finite_first(share: float | None) -> float:
+    return math.inf if share is None else share
 
 
 def _rise(run: ComparedRun) -> str:

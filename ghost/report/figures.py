@@ -13,9 +13,18 @@ RECOVERY = {
 }
 
 
-def perplexity(value: float) -> str:
-    """Two decimals, or three digits and an exponent where a model fell apart."""
-    return f"{value:,.2f}" if value < 1e5 else f"{value:.2e}"
+NOT_FINITE = "not finite"
+"""In place of a figure that is null: infinite, or no number at all."""
+
+
+def in_form(value: float | None, form: str) -> str:
+    """The value in this form of str.format; in words where it is null."""
+    return NOT_FINITE if value is None else form.format(value)
+
+
+def perplexity(value: float | None) -> str:
+    """Two decimals, or three digits and an exponent where a model fell apart; in words where it is null."""
+    return in_form(value, "{:,.2f}" if value is None or value < 1e5 else "{:.2e}")
 
 
 def megabytes(size: int) -> str:
@@ -58,19 +67,21 @@ def asked(summary: Mapping[str, Any]) -> str:
     return percent(summary["sparsity"]) if energy is None else f"{percent(energy)} of the energy"
 
 
-def rise(pair: Mapping[str, float]) -> float:
-    """Relative change from dense to pruned, as a share."""
-    return pair["pruned"] / pair["dense"] - 1
+def rise(pair: Mapping[str, float | None]) -> float | None:
+    """Relative change from dense to pruned, as a share; None where either is null, or the dense one 0."""
+    dense, pruned = pair["dense"], pair["pruned"]
+    return pruned / dense - 1 if dense and pruned is not None else None
 
 
-def change(pair: Mapping[str, float]) -> str:
+def change(pair: Mapping[str, float | None]) -> str:
     """The same in words, signed."""
-    return "unchanged" if pair["dense"] == pair["pruned"] else signed_percent(rise(pair))
+    unchanged = pair["dense"] == pair["pruned"] is not None
+    return "unchanged" if unchanged else signed_percent(rise(pair))
 
 
-def signed_percent(share: float, digits: int = 2) -> str:
-    """`+1.20%`, `−50.00%`."""
-    return f"{share * 100:+,.{digits}f}%".replace("-", "−")
+def signed_percent(share: float | None, digits: int = 2) -> str:
+    """`+1.20%`, `−50.00%`; in words where it is null."""
+    return in_form(None if share is None else share * 100, f"{{:+,.{digits}f}}%").replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:

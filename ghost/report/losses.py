@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ghost.report.figures import in_form
+
 Rows = Sequence[Mapping[str, Any]]
 CLEAR = 2.0
 """A loss counts where it is more than this many standard errors of the difference."""
@@ -77,20 +79,25 @@ def task_losses(scores: Rows) -> list[str]:
     `scores` as `ghost.evaluation.rows.side_by_side` makes them.
     """
     judged = [score for score in scores if score["main"]]
-    lost = sorted((score for score in judged if _task_lost(score)), key=lambda score: -score["loss"])
+    lost = sorted((score for score in judged if _task_lost(score)), key=lambda score: -_loss(score))
     if lost:
         return [f"Worse on {'; '.join(map(_told, lost))}."]
     return [f"No clear loss on {', '.join(score['task'] for score in judged)}."] if judged else []
 
 
+def _loss(score: Mapping[str, Any]) -> float:
+    """A loss that is not finite is larger than any."""
+    return math.inf if score["loss"] is None else score["loss"]
+
+
 def _task_lost(score: Mapping[str, Any]) -> bool:
     error = math.hypot(*(error or 0 for error in score["stderr"].values()))
     scale = 1 if score["higher_is_better"] else abs(score["value"]["dense"]) or 1
-    return score["loss"] > max(TASK_LOSS, CLEAR * error / scale)
+    return _loss(score) > max(TASK_LOSS, CLEAR * error / scale)
 
 
 def _told(score: Mapping[str, Any]) -> str:
-    dense, pruned = (f"{score['value'][name]:.4g}" for name in ("dense", "pruned"))
+    dense, pruned = (in_form(score["value"][name], "{:.4g}") for name in ("dense", "pruned"))
     return f"{score['task']} ({score['metric']} {dense} → {pruned})"
 
 

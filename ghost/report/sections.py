@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ghost.report.channels import whole_gap
-from ghost.report.figures import percent, plural, signed_percent
+from ghost.report.figures import in_form, percent, plural, signed_percent
 from ghost.report.layers import FLOOR, LayerView
 from ghost.report.looks import NAMES
 from ghost.report.plot import layer_bars
@@ -150,7 +150,7 @@ def _task_row(score: Mapping[str, Any]) -> list[Cell]:
         Cell(text=score["metric"]),
         Cell(text=str(score["samples"]), value=score["samples"]),
         *(
-            Cell(text=f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else ""), value=value)
+            Cell(text=in_form(value, "{:.4g}") + (f" ± {error:.2g}" if error is not None else ""), value=value)
             for value, error in zip(figures, errors, strict=True)
         ),
         Cell(text=signed_percent(score["loss"]), value=score["loss"]),

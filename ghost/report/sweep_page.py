@@ -8,7 +8,7 @@ from ghost.report import sweep_plots as plots
 from ghost.report.figures import megabytes, percent, perplexity, plural, signed_percent
 from ghost.report.shell import document, plot, section, text, tile
 from ghost.report.sweep_gap import gap_section, layer_section
-from ghost.report.sweep_rows import Row, finished, fixed, method_name, nearest_half, values
+from ghost.report.sweep_rows import Row, finished, finite_first, fixed, method_name, nearest_half, values
 from ghost.report.sweep_view import ModelView
 from ghost.report.table import BLANK, Cell, sortable
 
@@ -41,7 +41,7 @@ def _header(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 def _tiles(rows: Sequence[Row]) -> str:
     """Dense and pruned perplexity of the best methods of each model, at the sparsity nearest to a half."""
-    best = sorted(fixed(rows), key=lambda row: (values(rows, "model").index(row["model"]), row["rise"]))
+    best = sorted(fixed(rows), key=lambda row: (values(rows, "model").index(row["model"]), finite_first(row)))
     first = {(row["model"], method_name(row)): row for row in reversed(best)}
     several = len(values(rows, "model")) > 1
     tiles = [

@@ -28,8 +28,9 @@ def by_sparsity(rows: Sequence[Row]) -> dict[str, Any]:
     chosen = fixed(finished(rows), "sparsity")
     dense = chosen[0]["perplexity_dense"]
     drawn = lines(chosen, "sparsity", "perplexity")
-    highest_mean = max(value for line in drawn for value in line.mean)
-    log = {"type": "log", "nticks": 8} if highest_mean > LOG_FROM * dense else {"tickformat": "~g"}
+    means = [value for line in drawn for value in line.mean]
+    wide = dense is not None and max(means, default=0) > LOG_FROM * dense
+    log = {"type": "log", "nticks": 8} if wide else {"tickformat": "~g"}
     places = sorted(values(chosen, "sparsity"))
     flat = go.Scatter(
         x=[places[0], places[-1]], y=[dense, dense], mode="lines", name="dense", hoverinfo="skip",

@@ -1,5 +1,6 @@
 """Rows of a sweep as lines for plots: what is drawn against what, and over what is averaged."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ HALF = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Mean of a figure over the rows that share x; `low` and `high` are the smallest and the largest of them."""
+    """Mean of a figure over the rows that share x and have it; `low` and `high` are its smallest and largest."""
 
     name: str
     x: list[float]
@@ -54,14 +55,20 @@ def lines(rows: Sequence[Row], x: str, y: str) -> list[Line]:
     return [_line(name, group, x, y) for name, group in groups.items()]
 
 
+def finite_first(row: Row) -> float:
+    """The rise to sort by: one that is null comes after all others."""
+    return math.inf if row["rise"] is None else row["rise"]
+
+
 def method_name(row: Row) -> str:
     """`ghost`, `ghost + lstsq`."""
     return row["method"] if row["recovery"] == "none" else f"{row['method']} + {row['recovery']}"
 
 
 def _line(name: str, rows: Sequence[Row], x: str, y: str) -> Line:
-    places = sorted(set(values(rows, x)))
-    at = [[row[y] for row in rows if row[x] == place] for place in places]
+    known = [row for row in rows if row[y] is not None]
+    places = sorted(set(values(known, x)))
+    at = [[row[y] for row in known if row[x] == place] for place in places]
     return Line(
         name=name,
         x=places,

@@ -18,6 +18,7 @@ PRICES = (
     (LARGE, "A high price: {remedy} before you use this model."),
     (math.inf, "Too much was lost for this model to be of use: {remedy}."),
 )
+BROKEN = "A perplexity that is not finite is that of a model that computes nothing of use on this text."
 NAMES = {
     Fraction(3, 4): "three quarters of the state",
     Fraction(1, 2): "half the state",
@@ -65,6 +66,8 @@ def _caveats(summary: Mapping[str, Any]) -> list[str]:
 
 def _price(summary: Mapping[str, Any]) -> str:
     share = rise(summary["perplexity"])
+    if share is None:
+        return BROKEN
     if share < -NEGLIGIBLE:
         return "Perplexity even fell on this text, which promises nothing for others."
     words = next((words for limit, words in PRICES if share <= limit), PRICES[-1][1])

@@ -14,6 +14,7 @@ from artifacts.keys import RunKeys, SweepKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
+from ghost.report.figures import rise
 from ghost.report.sweep_page import render_sweep
 from tasks.run import display_name
 from tasks.sweep.outcome import Outcome
@@ -75,7 +76,7 @@ def _figures(store: Store, keys: RunKeys) -> dict[str, Any]:
         | {"parameters": results["parameters"]["dense"], "peak_memory_bytes": peak}
         | {f"{name}_dense": pair["dense"] for name, pair in pairs.items()}
         | {name: pair["pruned"] for name, pair in pairs.items()}
-        | {"rise": pairs["perplexity"]["pruned"] / pairs["perplexity"]["dense"] - 1}
+        | {"rise": rise(pairs["perplexity"])}
     )
 
 
