@@ -104,6 +104,12 @@ def test_rows_without_text_are_left_out_counted_and_told(kind: str, tmp_path: Pa
     assert read_tokens(load_tokenizer(tmp_path), str(path), "evaluation")[1] == [f"evaluation text: {told}"]
 
 
+def bad_strings() -> pa.StringArray:
+    """`a`, then two bytes that are no UTF-8."""
+    offsets = pa.array([0, 1, 3], pa.int32()).buffers()[1]
+    return pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"a\xff\xfe"))
+
+
 NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "null in every line": (
         lambda folder: written(folder / "a.jsonl", json_lines({"text": None}, {"text": None})),
@@ -126,10 +132,7 @@ NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
         "line 2 is not UTF-8 text (byte 10 of it); convert the file first",
     ),
     "bad bytes in a row": (
-        lambda folder: parquet(
-            folder / "a.parquet",
-            text=pa.StringArray.from_buffers(2, pa.py_buffer(bytes([0, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0])), pa.py_buffer(b"a\xff\xfe")),
-        ),
+        lambda folder: parquet(folder / "a.parquet", text=bad_strings()),
         "row 2 is not UTF-8 text (byte 0 of it); write it again",
     ),
     "deep nesting": (
