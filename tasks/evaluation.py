@@ -56,7 +56,7 @@ def evaluate_apart(
         text.write(tokens.numpy().tobytes())
         text.seek(0)
         scores = ask_apart("tasks.evaluation", asdict(job), timeout, progress, text.fileno())
-    return {name: Perplexity.of(score["nll"], score["tokens"], score["window"]) for name, score in scores.items()}
+    return {name: Perplexity.from_dict(score) for name, score in scores.items()}
 
 
 def ask_apart(

@@ -87,8 +87,7 @@ def test_a_perplexity_beyond_all_floats_is_a_result(how: str, tmp_path: Path) ->
     assert not math.isfinite(found.perplexity) and (found.nll > 709 or math.isnan(found.nll))
     plain = strict(json.dumps(found.as_dict()))
     assert plain["perplexity"] is None and (plain["nll"] is None) == (how == "no number")
-    again = Perplexity.of(plain["nll"], plain["tokens"], plain["window"])
-    assert again.as_dict() == plain
+    assert Perplexity.from_dict(plain).as_dict() == plain
 
 
 def test_a_run_ends_with_it_and_tells(run: Run) -> None:

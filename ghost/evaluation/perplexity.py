@@ -34,10 +34,11 @@ class Perplexity:
     window: int
 
     @classmethod
-    def of(cls, nll: float | None, tokens: int, window: int) -> Self:
-        """The perplexity of this loss; None, as `as_dict` gives it, is none that is finite."""
-        nll = math.nan if nll is None else nll
-        return cls(exp(nll), nll, tokens, window)
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """What `as_dict` was given."""
+        nll = math.nan if plain["nll"] is None else plain["nll"]
+        value = exp(nll) if plain["perplexity"] is None else plain["perplexity"]
+        return cls(value, nll, plain["tokens"], plain["window"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them: None for what is not finite."""
@@ -64,7 +65,7 @@ def perplexity(
             progress(sweep[:, 1:].numel())
     predicted = len(tokens) - 1
     nll = total.item() / predicted
-    return Perplexity.of(nll, predicted, window)
+    return Perplexity(exp(nll), nll, predicted, window)
 
 
 def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ def find_dense(run: Run) -> Perplexity | None:
     score = found.get("score")
     if not isinstance(score, dict) or found != _record(run, score):
         return None
-    return Perplexity.of(score["nll"], score["tokens"], score["window"])
+    return Perplexity.from_dict(score)
 
 
 def keep_dense(run: Run, score: Perplexity) -> None:
