@@ -97,7 +97,12 @@ EVALUATION = _schema(
     _field("case", pa.string(), "the case within the part: a length, a number of pairs, a batch size, a task's name"),
     _field("metric", pa.string(), "name of the figure; those of tasks are named as by lm-eval"),
     _field("model", pa.string(), "dense, pruned or model; change for the difference of the two"),
-    _field("value", pa.float64(), "the figure; a change of perplexity, speed or bytes is a share of the dense one"),
+    _field(
+        "value",
+        pa.float64(),
+        "the figure, null where it is not finite; a change of perplexity, speed or bytes is a share of the dense one",
+        nullable=True,
+    ),
     _field("stderr", pa.float64(), "its standard error; null where there is none", nullable=True),
 )
 

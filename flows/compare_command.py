@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
+from ghost.report.figures import in_form
 
 HEADINGS = ("run", "model", "method", "sparsity", "recovery", "perplexity", "rise", "state, bytes", "parameters")
 SHORT_ID = 8
@@ -58,8 +59,8 @@ def _cells(run: dict[str, Any]) -> list[str]:
     return [
         run["run_id"][:SHORT_ID],
         *(str(run[name]) for name in ("model", "method", "sparsity", "recovery")),
-        f"{run['perplexity']['pruned']:.3f}",
-        f"{run['perplexity_rise']:+.1%}",
+        in_form(run["perplexity"]["pruned"], "{:.3f}"),
+        in_form(run["perplexity_rise"], "{:+.1%}"),
         f"{run['state_bytes']['pruned']:,}",
         f"{run['parameters']['pruned']:,}",
     ]

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, expand_home
+from flows.summary import print_warnings
 from ghost.evaluation.rows import CHANGE, RELATIVE
+from ghost.report.figures import NOT_FINITE
 
 
 def evaluate(
@@ -63,7 +65,11 @@ def evaluate(
     results["protocol"] |= about
     if out:
         write_results(results, out)
-    print(json.dumps(results, ensure_ascii=False)) if as_json else _print(results)
+    if as_json:
+        print_warnings(results, Console(stderr=True))
+        print(json.dumps(results, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(results)
 
 
 class _Bars(Progress):
@@ -97,6 +103,7 @@ def _print(results: dict[str, Any]) -> None:
         last = case[0]
         table.add_row(*map(Text, case), *(figures[model] for model in models))
     Console().print(table)
+    print_warnings(results, Console())
     protocol = results["protocol"]
     for part in ("context", "recall", "decode", "tasks"):
         if part.removesuffix("s") in {row["part"] for row in results["rows"]}:
@@ -115,6 +122,8 @@ def _title(models: dict[str, Any]) -> str:
 def _figure(row: dict[str, Any]) -> str:
     """Value ± standard error: `17.31 ± 0.42`, `+2.1% ± 0.1%`."""
     value, error, changed = row["value"], row["stderr"], row["model"] == CHANGE
+    if value is None:
+        return NOT_FINITE
     if changed and row["metric"] in RELATIVE:
         return f"{value:+.1%}" + ("" if error is None else f" ± {error:.1%}")
     form = "{:,.0f}" if row["metric"].endswith("_bytes") else "{:,.1f}" if abs(value) >= 1000 else "{:.3f}"

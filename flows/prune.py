@@ -55,9 +55,9 @@ def _stages(run: Run, page: RunPage) -> dict[str, Any]:
     """Every stage in order; each is given what the ones before it found."""
     records = write_records(run)
     layers = _layers(run, LayerLog(run, page))
-    exported = export_checkpoint(run, layers)
-    evaluated = evaluate(run, layers, exported)
-    reported = report(run, layers, evaluated)
+    exported = export_checkpoint(run, layers).result()
+    evaluated = evaluate(run, layers, exported).result()
+    reported = report(run, layers, evaluated).result()
     checkpoint = finish(run, records, layers, exported, evaluated, reported)
     summary, report_page = summarise(run, evaluated), run.store.locate(run.keys.report)
     page.markdown("ghost-summary", as_markdown(summary, checkpoint, report_page), headline(summary))
@@ -72,9 +72,9 @@ def _layers(run: Run, log: LayerLog) -> list[PrunedLayer]:
     for number in range(run.source.layers):
         started = time.perf_counter()
         chain = layers[-1].record.digest if layers else run.pruning.prune_id
-        statistics = calibrate_layer(run, number, chain)
-        selection = score_layer(run, number, statistics)
-        layers.append(prune_layer(run, number, chain, statistics, selection))
+        statistics = calibrate_layer(run, number, chain).result()
+        selection = score_layer(run, number, statistics).result()
+        layers.append(prune_layer(run, number, chain, statistics, selection).result())
         log.done(number, layers[-1], time.perf_counter() - started)
     return layers
 

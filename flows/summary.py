@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ghost.report.figures import NOT_FINITE, in_form, rise
 from ghost.report.methods import unit
 
 HEADINGS = ("", "dense", "pruned", "change")
@@ -35,19 +37,26 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def _task_row(score: dict[str, Any]) -> tuple[str, str, str, str]:
     """A task's main metric with its standard error; the change in points, or as a share where low is good."""
     dense, pruned = (_with_error(score["value"][name], score["stderr"][name]) for name in ("dense", "pruned"))
-    change = score["value"]["pruned"] - score["value"]["dense"]
-    relative = f"{change / score['value']['dense']:+.1%}" if score["value"]["dense"] else "–"
-    name = f"{score['task']}, {score['metric']}"
-    return name, dense, pruned, f"{change:+.3f}" if score["higher_is_better"] else relative
+    return f"{score['task']}, {score['metric']}", dense, pruned, _task_change(score)
 
 
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:,.3f}" if error is None else f"{value:,.3f} ± {error:,.3f}"
+def _task_change(score: dict[str, Any]) -> str:
+    values = score["value"]
+    if None in values.values():
+        return NOT_FINITE
+    if score["higher_is_better"]:
+        return f"{values['pruned'] - values['dense']:+.3f}"
+    return f"{(values['pruned'] - values['dense']) / values['dense']:+.1%}" if values["dense"] else "–"
 
 
-def _row(name: str, values: dict[str, float], form: str) -> tuple[str, str, str, str]:
-    dense, pruned = values["dense"], values["pruned"]
-    return name, form.format(dense), form.format(pruned), f"{pruned / dense - 1:+.1%}"
+def _with_error(value: float | None, error: float | None) -> str:
+    figure = in_form(value, "{:,.3f}")
+    return figure if error is None else f"{figure} ± {error:,.3f}"
+
+
+def _row(name: str, values: dict[str, float | None], form: str) -> tuple[str, str, str, str]:
+    dense, pruned = (in_form(values[model], form) for model in ("dense", "pruned"))
+    return name, dense, pruned, in_form(rise(values), "{:+.1%}")
 
 
 def _title(summary: dict[str, Any]) -> str:
@@ -73,6 +82,7 @@ def as_markdown(summary: dict[str, Any], checkpoint: str, page: str) -> str:
     """The headline table with links for Prefect's run page; `page` is where the report lies, a path or an address."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
+    lines += [f"\n**Warning**: {warning}" for warning in summary.get("warnings", [])]
     places = f"- checkpoint: `{checkpoint}`\n- report: {_linked(page)}\n- run: `{summary['run_id']}`\n"
     return f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\n{places}"
 
@@ -95,15 +105,22 @@ def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
         return
     console = Console()
     console.print(as_table(result))
+    print_warnings(result, console)
     layers = result["layers"]
     console.print(f"layers: {layers['computed']} computed, {layers['cached']} cached; {result['seconds']} seconds")
     console.print(f"checkpoint: {result['checkpoint']}", soft_wrap=True, highlight=False)
     console.print(f"summary page: {result['page']}", soft_wrap=True, highlight=False)
 
 
+def print_warnings(result: dict[str, Any], console: Console) -> None:
+    """What the figures should not be read without, each sentence on a line of its own."""
+    for warning in result.get("warnings", []):
+        console.print(Text(f"warning: {warning}"), soft_wrap=True, style="yellow")
+
+
 def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
     names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
-    return {name: result[name] for name in names} | ({"tasks": result["tasks"]} if "tasks" in result else {})
+    return {name: result[name] for name in names} | {n: result[n] for n in ("tasks", "warnings") if n in result}
 
 
 def print_layers(title: str, layers: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from flows.console import Drawn
 from flows.options import command_options
 from flows.prefect_server import with_prefect_server
 from ghost.errors import SettingsError
+from ghost.report.figures import in_form
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 
 VARIED = "What is varied: a,b,c or the option several times"
@@ -129,8 +130,8 @@ def _tables(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     for row in cells:
         if row["error"] is None:
             title = (
-                f"{row['model']}: dense {row['perplexity_dense']:.3f}; window {row['window']}, calibration length "
-                f"{row['calibration_length']}, seed {row['seed']}, recovery {row['recovery']}"
+                f"{row['model']}: dense {in_form(row['perplexity_dense'], '{:.3f}')}; window {row['window']}, "
+                f"calibration length {row['calibration_length']}, seed {row['seed']}, recovery {row['recovery']}"
             )
             tables.setdefault(title, []).append(row)
     return tables
@@ -150,4 +151,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _figure(row: dict[str, Any] | None) -> str:
-    return "-" if row is None else f"{row['perplexity']:.3f} ({row['rise']:+.1%})"
+    if row is None or row["rise"] is None:
+        return "-" if row is None else in_form(row["perplexity"], "{:.3f}")
+    return f"{row['perplexity']:.3f} ({row['rise']:+.1%})"

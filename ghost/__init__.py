@@ -6,7 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ghost.errors import CheckpointError, CorpusError, GhostError, SettingsError
+from ghost.errors import CheckpointError, CorpusError, GhostError, GhostWarning, SettingsError
 
 if TYPE_CHECKING:
     from ghost.api import LayerResult, Perplexity, Pruned, RunSettings, methods, perplexity, prune
@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointError",
     "CorpusError",
     "GhostError",
+    "GhostWarning",
     "LayerResult",
     "Perplexity",
     "Pruned",

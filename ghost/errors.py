@@ -27,3 +27,12 @@ class EvaluationError(GhostError):
 
 class QualityGateError(GhostError):
     """A pruned model that costs more quality than the settings allow; it is kept in the store, not published."""
+
+
+class GhostWarning(UserWarning):
+    """Something that a run goes on with, and that its figures should not be read without."""
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong in code of others, in one line. With its type: the message of a KeyError is a bare key."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

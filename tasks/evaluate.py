@@ -14,16 +14,15 @@ from torch import Tensor
 from artifacts.schemas import EVALUATION
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
-from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import load_tokenizer, tokenize
+from ghost.calibration.tokens import dominant_token, load_tokenizer, read_tokens
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
 from ghost.evaluation.verify import verify
 from ghost.settings import RunSettings
-from tasks.naming import display_name
 from tasks.staging import local
+from tasks.wording import display_name
 
 Told = Callable[[str, int, int], None]
 """Called with a part's name, the steps just finished, and all of its steps."""
@@ -39,6 +38,7 @@ class Assessment:
     tokenizer: Any
     tokens: Tensor
     text: str
+    warnings: list[str]
 
 
 def open_assessment(
@@ -50,21 +50,23 @@ def open_assessment(
     specs = {"dense": against, "pruned": checkpoint} if against else {"model": checkpoint}
     sources = {name: open_checkpoint(local(spec, "model")) for name, spec in specs.items()}
     words = local(tokenizer, "tokenizer") if tokenizer else sources[list(sources)[-1]].folder
-    tokens = tokenize(words, read_text(local(text, "text"), "evaluation"))
+    loaded = load_tokenizer(words)
+    tokens, warnings = read_tokens(loaded, local(text, "text"), "evaluation")
     for source in sources.values():
         check_vocabulary(source, tokens)
     return Assessment(
         plan=plan,
         backbones={name: Backbone(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
         names={name: display_name(spec) for name, spec in specs.items()},
-        tokenizer=load_tokenizer(words), tokens=tokens, text=display_name(text),
+        tokenizer=loaded, tokens=tokens, text=display_name(text),
+        warnings=warnings + dominant_token(tokens, loaded, "evaluation"),
     )  # fmt: skip
 
 
 def measure(opened: Assessment, told: Told) -> dict[str, Any]:
-    """Everything but the tasks: models, protocols, and `rows` as `ghost.evaluation.rows` has them."""
+    """Everything but the tasks: models, protocols, `rows` as `ghost.evaluation.rows` has them, and `warnings`."""
     found = [*_contexts(opened, told), *_recall(opened, told), *_decoding(opened, told)]
-    return {"models": _models(opened), "protocol": _protocol(opened), "rows": found}
+    return {"models": _models(opened), "protocol": _protocol(opened), "rows": found, "warnings": opened.warnings}
 
 
 def _models(opened: Assessment) -> dict[str, Any]:
@@ -87,14 +89,14 @@ def _protocol(opened: Assessment) -> dict[str, Any]:
         "vocabulary": len(opened.tokenizer), "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."), "threads": torch.get_num_threads(), "seed": plan.seed,
         "context": contexts.PROTOCOL, "recall": recall.PROTOCOL, "decode": decode.PROTOCOL,
-        "predicted_tokens": len(_segments(opened)) * contexts.PREDICTED if plan.contexts else 0,
+        "predicted_tokens": len(_segments(opened)) * contexts.PREDICTED,
         "recall_samples": plan.samples,
     }  # fmt: skip
 
 
 def _segments(opened: Assessment) -> Tensor:
-    longest = max(numbers("contexts", opened.plan.contexts, 1))
-    return contexts.segments(opened.tokens, longest, opened.plan.segments)
+    lengths = numbers("contexts", opened.plan.contexts, 1)
+    return contexts.segments(opened.tokens, max(lengths), opened.plan.segments) if lengths else opened.tokens[:0]
 
 
 def _contexts(opened: Assessment, told: Told) -> Iterator[rows.Row]:
@@ -172,15 +174,19 @@ def run_tasks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
     return list(rows.of_tasks(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
 
 
+def _json(results: dict[str, Any]) -> str:
+    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """results.json, and its rows as results.parquet."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(_json(results), encoding="utf-8")
     (folder / "results.parquet").write_bytes(encode(pa.Table.from_pylist(results["rows"], EVALUATION), EVALUATION))
 
 
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
     source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder
-    ids = tokenize(folder, read_text(local(corpus, "text"), "evaluation"))[:tokens]
+    ids, _ = read_tokens(load_tokenizer(folder), local(corpus, "text"), "evaluation", tokens)
     return verify(folder, source, ids.to(torch.long))

@@ -14,8 +14,8 @@ from ghost.settings import RunSettings
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
-    "CheckpointError", "CorpusError", "GhostError", "LayerResult", "Perplexity", "Pruned", "RunSettings",
-    "SettingsError", "__version__", "methods", "perplexity", "prune",
+    "CheckpointError", "CorpusError", "GhostError", "GhostWarning", "LayerResult", "Perplexity", "Pruned",
+    "RunSettings", "SettingsError", "__version__", "methods", "perplexity", "prune",
 ]  # fmt: skip
 
 

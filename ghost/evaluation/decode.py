@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.source import Checkpoint
-from ghost.errors import CheckpointError
+from ghost.errors import CheckpointError, reason
 
 PROMPT, STEPS, ROUNDS = 16, 16, 5
 PROTOCOL = (
@@ -38,10 +38,9 @@ def stock_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
             checkpoint.folder, config=checkpoint.config, dtype=dtype, trust_remote_code=False
         )
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{checkpoint.folder} does not load in transformers ({reason}); check the model, or leave decoding and "
-            "tasks out with --batch-sizes ''"
+            f"{checkpoint.folder} does not load in transformers ({reason(error)}); check the model, or leave decoding "
+            "and tasks out with --batch-sizes ''"
         ) from None
     return model.to(device).eval()
 

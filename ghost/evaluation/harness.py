@@ -1,6 +1,7 @@
 """Tasks of the lm-eval harness: its own, and the bundled ones over local files. Needs the extra `eval`."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -8,9 +9,11 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
-from ghost.errors import EvaluationError, SettingsError
+from ghost.errors import EvaluationError, SettingsError, reason
+from ghost.evaluation.rows import exp, finite
 
 DEFAULT = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande",
            "mmlu_elementary_mathematics", "humaneval")  # fmt: skip
@@ -49,7 +52,7 @@ class TaskList:
 
     def on_this_machine(self, fetch: Callable[[str], str] = str) -> "TaskList":
         """With the local path that `fetch` gives for each file. SettingsError where there is none."""
-        files = {name: fetch(path) for name, path in self.files.items()}
+        files = {name: os.path.expanduser(fetch(path)) for name, path in self.files.items()}
         for name, path in files.items():
             if not Path(path).is_file():
                 raise SettingsError(f"tasks: {name}: no file {path}; give one such as {BUNDLED[name]}")
@@ -120,7 +123,7 @@ def run_tasks(
     # their decorators hide what they take
     simple_evaluate, language_model = cast(Any, evaluator.simple_evaluate), cast(Any, HFLM)
     try:
-        with _kept_quiet(tasks.allow_code):
+        with _in_check(tasks.allow_code):
             found = simple_evaluate(
                 model=language_model(pretrained=model, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=batch),
                 tasks=list(tasks.names), task_manager=manager, limit=limit, bootstrap_iters=BOOTSTRAP,
@@ -128,26 +131,30 @@ def run_tasks(
                 numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
             )  # fmt: skip
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise EvaluationError(
-            f"lm-eval could not run {', '.join(tasks.names)} ({reason}); its data sets come from the hub, those of "
-            f"{' and '.join(BUNDLED)} from local files"
+            f"lm-eval could not run {', '.join(tasks.names)} ({reason(error)}); its data sets come from the hub, those "
+            f"of {' and '.join(BUNDLED)} from local files"
         ) from None
     return {name: _task(name, found) for name in found["results"]}
 
 
 @contextmanager
-def _kept_quiet(allow_code: bool) -> Iterator[None]:
-    """lm-eval prints to stdout, and would fork a process with torch's threads for each bootstrap."""
+def _in_check(allow_code: bool) -> Iterator[None]:
+    """lm-eval prints to stdout, would fork a process with torch's threads for each bootstrap, and ends where a
+    perplexity is larger than a float, which of a model that fell apart is the result."""
+    from lm_eval.api import metrics
+
     logger, before = logging.getLogger("lm_eval"), dict(os.environ)
     level = logger.level
     logger.setLevel(logging.ERROR)
+    metrics.math = cast(Any, SimpleNamespace(**vars(math) | {"exp": exp}))
     os.environ |= {"DISABLE_MULTIPROC": "1"} | ({"HF_ALLOW_CODE_EVAL": "1"} if allow_code else {})
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
         logger.setLevel(level)
+        metrics.math = math
         for name in ("DISABLE_MULTIPROC", "HF_ALLOW_CODE_EVAL"):
             os.environ.pop(name, None)
             os.environ.update({name: before[name]} if name in before else {})
@@ -160,8 +167,7 @@ def _task(name: str, found: dict[str, Any]) -> dict[str, Any]:
         metric, comma, kind = key.partition(",")
         if comma and not metric.endswith("_stderr"):
             stderr = raw.get(f"{metric}_stderr,{kind}")
-            known = isinstance(stderr, float) and stderr == stderr
-            figure = {"value": float(value), "stderr": stderr if known else None}
+            figure = {"value": float(value), "stderr": finite(stderr) if isinstance(stderr, float) else None}
             # None where lm-eval does not say, which it does for what is lost: perplexities, bits, errors
             metrics[metric if kind == "none" else key] = figure | {"higher_is_better": better.get(metric) is not False}
     samples, version = found.get("n-samples", {}).get(name, {}).get("effective"), found["versions"].get(name)

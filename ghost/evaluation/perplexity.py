@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ghost.backbone import Backbone, batches
 from ghost.errors import CorpusError
+from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
+from ghost.evaluation.rows import exp, finite
 from ghost.ssd import STATISTICS
 
-TOKENS_PER_SWEEP = 1 << 15
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
     "the first of a window from the window's one token of overlap; mean over tokens of the negative log-likelihood"
@@ -22,15 +23,26 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean negative log-likelihood (nats per token), over `tokens` predicted tokens."""
+    """exp of the mean negative log-likelihood (nats per token), over `tokens` predicted tokens.
+
+    Of a model that fell apart either may be infinite, or no number at all: that is its result.
+    """
 
     perplexity: float
     nll: float
     tokens: int
     window: int
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """What `as_dict` was given."""
+        nll = math.nan if plain["nll"] is None else plain["nll"]
+        value = exp(nll) if plain["perplexity"] is None else plain["perplexity"]
+        return cls(value, nll, plain["tokens"], plain["window"])
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, as JSON has them: None for what is not finite."""
+        return asdict(self) | {"perplexity": finite(self.perplexity), "nll": finite(self.nll)}
 
 
 @torch.inference_mode()
@@ -53,7 +65,7 @@ def perplexity(
             progress(sweep[:, 1:].numel())
     predicted = len(tokens) - 1
     nll = total.item() / predicted
-    return Perplexity(math.exp(nll), nll, predicted, window)
+    return Perplexity(exp(nll), nll, predicted, window)
 
 
 def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
@@ -70,7 +82,9 @@ def _nll_of(backbone: Backbone, rows_bl: Tensor) -> Tensor:
     hidden_blm = backbone.residual(rows_bl[:, :-1])
     head, total = backbone.head(), torch.zeros((), dtype=STATISTICS, device=backbone.device)
     for part in batches(*hidden_blm.shape[:2]):
-        targets = rows_bl[part, 1:].long().to(backbone.device)
-        logits = backbone.logits(head, hidden_blm[part])
-        total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").to(STATISTICS)
+        targets_t = rows_bl[part, 1:].flatten().long().to(backbone.device)
+        hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
+        for some in within_logit_bytes(slice(0, len(targets_t)), 1, head[1].shape[0]):
+            logits_tv = backbone.logits(head, hidden_1tm[:, some])[0]
+            total += F.cross_entropy(logits_tv, targets_t[some], reduction="sum").to(STATISTICS)
     return total

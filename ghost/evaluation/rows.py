@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 Row = dict[str, Any]
-"""part, case, metric, model, value, stderr (None where there is none)."""
+"""part, case, metric, model, value (None where it is not finite), stderr (None where there is none)."""
 CHANGE = "change"
 RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes")
 """Metrics whose change is a share of the first model's value; of the others it is the difference."""
@@ -26,9 +26,10 @@ def perplexities(part: str, case: str, nlls: Mapping[str, Tensor]) -> list[Row]:
     """Perplexity by model for negative log-likelihoods (b,) in nats, the errors carried through the exponential."""
     rows = []
     for row in sampled(part, case, "perplexity", nlls):
-        value, stderr = math.exp(row["value"]), row["stderr"]
+        value, stderr = exp(math.nan if row["value"] is None else row["value"]), row["stderr"]
         shift = 1 if row["model"] == CHANGE else 0
-        rows.append(row | {"value": value - shift, "stderr": None if stderr is None else value * stderr})
+        error = None if stderr is None else finite(value * stderr)
+        rows.append(row | {"value": finite(value - shift), "stderr": error})
     return rows
 
 
@@ -37,7 +38,7 @@ def given(part: str, case: str, metric: str, values: Mapping[str, tuple[float, f
     rows = [_row(part, case, metric, model, *value) for model, value in values.items()]
     if len(values) == 2:
         (first, _), (second, _) = values.values()
-        change = second / first - 1 if metric in RELATIVE else second - first
+        change = divided(second, first) - 1 if metric in RELATIVE else second - first
         rows.append(_row(part, case, metric, CHANGE, change, None))
     return rows
 
@@ -55,7 +56,7 @@ def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
     """What `harness.run_tasks` found for `dense` and `pruned`: one plain object per task and metric.
 
     task, metric, main (whether the task is judged by it), higher_is_better, samples, version, value and stderr as
-    {dense, pruned}, and loss.
+    {dense, pruned}, and loss; None for values and losses that are not finite.
     """
     return [_beside(task, metric, found) for task, scores in found["dense"].items() for metric in scores["metrics"]]
 
@@ -72,9 +73,9 @@ def _beside(task: str, metric: str, found: Mapping[str, Mapping[str, Any]]) -> d
         "higher_is_better": better,
         "samples": dense["samples"],
         "version": dense["version"],
-        "value": value,
+        "value": {name: finite(figure) for name, figure in value.items()},
         "stderr": {name: figure["stderr"] for name, figure in figures.items()},
-        "loss": loss(value["dense"], value["pruned"], higher_is_better=better),
+        "loss": finite(loss(value["dense"], value["pruned"], higher_is_better=better)),
     }
 
 
@@ -86,8 +87,27 @@ def loss(dense: float, pruned: float, *, higher_is_better: bool) -> float:
     return (pruned - dense) / abs(dense) if dense else math.copysign(math.inf, pruned) if pruned else 0.0
 
 
+def finite(value: float | None) -> float | None:
+    """The value as JSON can have it: None where it is infinite or no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def exp(nats: float) -> float:
+    """e to the power of a loss; infinite above 709 nats, which a float can't hold."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def divided(value: float, by: float) -> float:
+    """The quotient; not a number where there is nothing to divide by."""
+    return value / by if by else math.nan
+
+
 def _row(part: str, case: str, metric: str, model: str, value: float, stderr: float | None) -> Row:
-    return {"part": part, "case": case, "metric": metric, "model": model, "value": value, "stderr": stderr}
+    figures = {"value": finite(value), "stderr": finite(stderr)}
+    return {"part": part, "case": case, "metric": metric, "model": model} | figures
 
 
 def _mean(scores: Tensor) -> tuple[float, float | None]:

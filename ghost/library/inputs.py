@@ -1,6 +1,8 @@
 """Models, tokenizers and texts as callers give them: objects in memory, or the names that the command line takes."""
 
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
@@ -8,12 +10,20 @@ import torch
 from torch import Tensor
 
 from ghost.backbone import Backbone, check_vocabulary
-from ghost.calibration.corpus import SEPARATOR, read_text
-from ghost.calibration.tokens import load_tokenizer, sample_windows
+from ghost.calibration.corpus import joined, path_and_column, shortened
+from ghost.calibration.files import FORMS
+from ghost.calibration.tokens import (
+    dominant_token,
+    enough,
+    load_tokenizer,
+    read_tokens,
+    sample_windows,
+    tokenize,
+)
 from ghost.checkpoint.in_memory import PLACE, LiveCheckpoint, in_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
-from ghost.errors import CheckpointError, CorpusError, SettingsError
+from ghost.errors import CorpusError, GhostWarning, SettingsError
 from ghost.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 Model: TypeAlias = Union["Mamba2ForCausalLM", str, Path]
 """A model in memory, `demo`, a folder (transformers' or native format), or a hub name."""
 Texts: TypeAlias = str | Path | Iterable[str] | Tensor
-"""Texts; or a corpus by name or path, as `ghost run --calibration` takes it; or token ids."""
+"""Texts; or a corpus by name or path, as `ghost run --calibration` takes it, which a single string is; or token ids."""
 Tokenizer: TypeAlias = Union["PreTrainedTokenizerBase", str, Path]
 """A tokenizer, or the folder or hub name of one."""
 Split = Literal["calibration", "evaluation"]
@@ -73,39 +83,64 @@ def find_tokenizer(tokenizer: Tokenizer | None, source: Checkpoint, texts: Texts
 def calibration_windows(texts: Texts, tokenizer: Any, source: Checkpoint, settings: RunSettings) -> Tensor:
     """Token ids (samples, length) int32: windows drawn from the texts, or the ids given, all of them."""
     if isinstance(texts, Tensor):
-        return _checked_ids(texts, "calibration", 2, source)
-    tokens = _token_ids(texts, "calibration", tokenizer, source)
-    return sample_windows(tokens, settings.samples, settings.length, settings.seed)
+        tokens_bl, told = _checked_ids(texts, "calibration", 2, source), []
+    else:
+        most = enough(settings.samples, settings.length)
+        tokens, told = _token_ids(texts, "calibration", tokenizer, source, most)
+        tokens_bl = sample_windows(tokens, settings.samples, settings.length, settings.seed)
+    _warn([*told, *dominant_token(tokens_bl, tokenizer, "calibration")])
+    return tokens_bl
 
 
 def evaluation_tokens(texts: Texts, tokenizer: Any, source: Checkpoint) -> Tensor:
     """Token ids (length,) int32 of the texts, or the ids given."""
     if isinstance(texts, Tensor):
-        return _checked_ids(texts, "evaluation", 1, source)
-    return _token_ids(texts, "evaluation", tokenizer, source)
-
-
-def _token_ids(texts: str | Path | Iterable[str], split: Split, tokenizer: Any, source: Checkpoint) -> Tensor:
-    """All texts as one stream, joined by an empty line as the rows of a corpus are."""
-    text = read_text(str(texts), split) if isinstance(texts, str | Path) else _joined(texts, split)
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if not ids:
-        raise CheckpointError(f"tokenizer {tokenizer.name_or_path} knows no word of the text; give the model's own")
-    tokens = torch.tensor(ids, dtype=torch.int32)
-    check_vocabulary(source, tokens)
+        tokens, told = _checked_ids(texts, "evaluation", 1, source), []
+    else:
+        tokens, told = _token_ids(texts, "evaluation", tokenizer, source)
+    _warn([*told, *dominant_token(tokens, tokenizer, "evaluation")])
     return tokens
 
 
-def _joined(texts: Iterable[str], split: Split) -> str:
-    rows = list(texts)
-    for number, row in enumerate(rows):
+def _token_ids(
+    texts: str | Path | Iterable[str], split: Split, tokenizer: Any, source: Checkpoint, most: int | None = None
+) -> tuple[Tensor, list[str]]:
+    """All texts as one stream, joined by an empty line as the rows of a corpus are, and what should be known of them;
+    no more of the stream than `most` tokens take."""
+    if isinstance(texts, str | Path):
+        _check_name(str(texts))
+        tokens, told = read_tokens(tokenizer, str(texts), split, most)
+    else:
+        tokens, told = tokenize(tokenizer, joined(_checked_texts(texts, split)), most), []
+    check_vocabulary(source, tokens)
+    return tokens, told
+
+
+def _check_name(name: str) -> None:
+    """A text in place of a name: on the command line a file that is not there, here it may have been meant."""
+    if name != "stdlib" and not name.startswith("hf:") and not os.path.exists(path_and_column(name)[0]):
+        raise CorpusError(
+            f"corpus {shortened(name)}: no such file, which one string is taken to name; {FORMS}, or a list of texts"
+        )
+
+
+def _checked_texts(texts: Iterable[str], split: Split) -> Iterator[str]:
+    number, blank = 0, True
+    for number, row in enumerate(texts, start=1):
         if not isinstance(row, str):
             raise CorpusError(
-                f"{split} text {number} is a {type(row).__name__}; give strings, or token ids as a tensor"
+                f"{split} text {number - 1} is a {type(row).__name__}; give strings, or token ids as a tensor"
             )
-    if not any(row.strip() for row in rows):
-        raise CorpusError(f"{split} texts: {len(rows)} given, none with any content; give a text with some")
-    return SEPARATOR.join(rows)
+        blank = blank and not row.strip()
+        yield row
+    if blank:
+        raise CorpusError(f"{split} texts: {number} given, none with any content; give a text with some")
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    """Where `ghost.prune` or `ghost.perplexity` is called, two calls above."""
+    for sentence in sentences:
+        warnings.warn(sentence, GhostWarning, stacklevel=4)
 
 
 def _checked_ids(ids: Tensor, split: Split, dimensions: int, source: Checkpoint) -> Tensor:

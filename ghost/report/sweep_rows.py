@@ -12,7 +12,7 @@ HALF = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Mean of a figure over the rows that share x; `low` and `high` are the smallest and the largest of them."""
+    """Mean of a figure over the rows that share x and have it; `low` and `high` are its smallest and largest."""
 
     name: str
     x: list[float]
@@ -69,8 +69,9 @@ def method_name(row: Row) -> str:
 
 
 def _line(name: str, rows: Sequence[Row], x: str, y: str) -> Line:
-    places = sorted(set(values(rows, x)))
-    at = [[row[y] for row in rows if row[x] == place] for place in places]
+    known = [row for row in rows if row[y] is not None]
+    places = sorted(set(values(known, x)))
+    at = [[row[y] for row in known if row[x] == place] for place in places]
     return Line(
         name=name,
         x=places,

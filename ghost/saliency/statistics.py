@@ -40,10 +40,13 @@ class LayerStatistics:
     def energy_dropped(self, kept_gn: Tensor) -> float | None:
         """Share of the squared saliency that lies in channels that are not kept (bool (g, n)); None where the method
         measures no energy."""
-        if self.energy_gn is None:
-            return None
-        total = self.energy_gn.sum()
-        return float(torch.where(kept_gn, 0, self.energy_gn).sum() / total) if total else 0.0
+        return None if self.energy_gn is None else dropped_share(self.energy_gn, kept_gn)
+
+
+def dropped_share(energy: Tensor, kept: Tensor) -> float:
+    """Share of these channels' energy that lies in those that go; 0 where they have none."""
+    total = energy.sum()
+    return float(torch.where(kept, 0, energy).sum() / total) if total else 0.0
 
 
 def finite(statistic: Tensor, what: str, where: str) -> Tensor:

@@ -20,7 +20,7 @@ def find_dense(run: Run) -> Perplexity | None:
     score = found.get("score")
     if not isinstance(score, dict) or found != _record(run, score):
         return None
-    return Perplexity(**score)
+    return Perplexity.from_dict(score)
 
 
 def keep_dense(run: Run, score: Perplexity) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from prefect import task
+from prefect.client.schemas.objects import State
 
 from artifacts.stages import StageRecord, read_stage, write_stage
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
-from tasks.naming import display_name
 from tasks.run.benchmarks import benchmark_scores
 from tasks.run.cost import note_peak
 from tasks.run.dense_score import find_dense, keep_dense
@@ -20,6 +20,7 @@ from tasks.run.evaluation_process import Job, evaluate_apart
 from tasks.run.export import Exported
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
+from tasks.wording import display_name
 
 STATE_ELEMENT_BYTES = 4
 """Runtimes keep the recurrent state in fp32, whatever the weights are."""
@@ -35,7 +36,7 @@ class Evaluated:
 
 
 @task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
-def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Evaluated:
+def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> State[Evaluated]:
     """Both models' figures, to evaluation/results.json."""
     key, chain = run.keys.evaluation, exported.record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
@@ -46,7 +47,8 @@ def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Eva
         folder = exported.folder(run)
         benchmarks, files = benchmark_scores(run, folder, chain)
         results = _results(run, layers, folder) | benchmarks
-        digest = run.store.put(key, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+        digest = run.store.put(key, text.encode() + b"\n")
     record = write_stage(run.store, run.keys, STAGE, chain, {RESULTS: digest} | files)
     return ended(Evaluated(record, results), key)
 
@@ -54,11 +56,11 @@ def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Eva
 def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str, Any]:
     pruned = open_checkpoint(folder)
     scores = _scores(run, pruned)
+    plain = {name: score.as_dict() for name, score in scores.items()}
     layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
     return {
-        "perplexity": {name: score.perplexity for name, score in scores.items()},
-        "nll": {name: score.nll for name, score in scores.items()},
+        **{figure: {name: values[figure] for name, values in plain.items()} for figure in ("perplexity", "nll")},
         "state_bytes": {
             name: len(layers) * layout.state_elements * STATE_ELEMENT_BYTES for name, layout in layouts.items()
         },
@@ -68,6 +70,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
         "channels": sum(layer.selection.kept_gn.numel() for layer in layers),
         "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
+        "warnings": run.warnings,
     }
 
 

@@ -56,7 +56,7 @@ def evaluate_apart(
         text.write(tokens.numpy().tobytes())
         text.seek(0)
         scores = ask_apart("tasks.run.evaluation_process", asdict(job), timeout, progress, text.fileno())
-    return {name: Perplexity(**score) for name, score in scores.items()}
+    return {name: Perplexity.from_dict(score) for name, score in scores.items()}
 
 
 def ask_apart(
@@ -161,7 +161,7 @@ def _end_with_the_run() -> None:
 
 def _perplexities(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
     """The second argument is the file descriptor to read the tokens from."""
-    return {name: asdict(score) for name, score in _scores(Job(**job), _tokens(int(sys.argv[2])), progress)}
+    return {name: score.as_dict() for name, score in _scores(Job(**job), _tokens(int(sys.argv[2])), progress)}
 
 
 def _tokens(descriptor: int) -> "Tensor":

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.stages import StageRecord, read_stage, write_stage
 from ghost.calibration.tokens import load_tokenizer
 from ghost.export import PROVENANCE, export
 from ghost.mixer import Weights
-from tasks.naming import display_name
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
+from tasks.wording import display_name
 
 STAGE = "export"
 CARD = "README.md"
@@ -35,7 +36,7 @@ class Exported:
 
 
 @task(name="export_checkpoint", task_run_name="export checkpoint", **OPTIONS)
-def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> Exported:
+def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> State[Exported]:
     """The pruned model as a transformers folder, to checkpoint/."""
     config, chain = f"{run.keys.checkpoint}/config.json", layers[-1].record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from artifacts.manifest import write_manifest
 from artifacts.publish import publish
 from ghost.export import PROVENANCE
-from tasks.naming import display_name
 from tasks.run.evaluation import Evaluated
 from tasks.run.export import Exported
 from tasks.run.gate import check_gate
 from tasks.run.layers import PrunedLayer
 from tasks.run.open import Run
 from tasks.run.out import check_out
+from tasks.wording import display_name
 
 
 def finish(

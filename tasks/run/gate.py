@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ghost.errors import QualityGateError
+from ghost.report.figures import in_form, rise
 from ghost.settings import Gate
 from tasks.run.open import Run
 
@@ -20,15 +21,27 @@ def check_gate(run: Run, results: Mapping[str, Any]) -> None:
         )
 
 
-def failed_limits(gate: Gate, dense: float, pruned: float) -> list[str]:
-    """What the two perplexities exceed, in words with the figures. NaN exceeds every limit that is set."""
+def failed_limits(gate: Gate, dense: float | None, pruned: float | None) -> list[str]:
+    """What the two perplexities exceed, in words with the figures. What is not finite, None in the results, exceeds
+    every limit that is set."""
     failed = []
     limit, share = gate.max_perplexity, gate.max_perplexity_rise
-    if limit is not None and not pruned <= limit:
-        failed.append(f"perplexity {pruned:.6g} is over {limit:.6g} (--max-perplexity)")
-    if share is not None and not (rise := pruned / dense - 1) <= share:
-        failed.append(f"{pruned:.6g} is {rise:.3%} over the dense {dense:.6g}, not {share:.3%} (--max-perplexity-rise)")
+    if limit is not None and not _within(pruned, limit):
+        failed.append(f"perplexity {_figure(pruned)} is over {limit:.6g} (--max-perplexity)")
+    if share is not None and not _within(found := rise({"dense": dense, "pruned": pruned}), share):
+        by = in_form(found, "{:.3%}")
+        failed.append(
+            f"{_figure(pruned)} is {by} over the dense {_figure(dense)}, not {share:.3%} (--max-perplexity-rise)"
+        )
     return failed
+
+
+def _within(figure: float | None, limit: float) -> bool:
+    return figure is not None and figure <= limit
+
+
+def _figure(value: float | None) -> str:
+    return in_form(value, "{:.6g}")
 
 
 def failed_tasks(limit: float, scores: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -36,14 +49,14 @@ def failed_tasks(limit: float, scores: Sequence[Mapping[str, Any]]) -> list[str]
 
     `scores` as `ghost.evaluation.rows.side_by_side` gives them.
     """
-    return [_lost(limit, score) for score in scores if score["main"] and not score["loss"] <= limit]
+    return [_lost(limit, score) for score in scores if score["main"] and not _within(score["loss"], limit)]
 
 
 def _lost(limit: float, score: Mapping[str, Any]) -> str:
-    dense, pruned = score["value"]["dense"], score["value"]["pruned"]
-    loss = f"{score['loss']:.4g}" if score["higher_is_better"] else f"{score['loss']:.3%} of it"
+    dense, pruned = (_figure(score["value"][name]) for name in ("dense", "pruned"))
+    loss = in_form(score["loss"], "{:.4g}" if score["higher_is_better"] else "{:.3%} of it")
     allowed = f"{limit:.4g}" if score["higher_is_better"] else f"{limit:.3%}"
     return (
-        f"{score['task']} {score['metric']} {pruned:.6g} is worse than the dense {dense:.6g} by {loss}, over {allowed} "
+        f"{score['task']} {score['metric']} {pruned} is worse than the dense {dense} by {loss}, over {allowed} "
         "(--max-task-loss)"
     )

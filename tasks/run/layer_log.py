@@ -1,6 +1,5 @@
 """What a run tells while it walks through the layers: a line in the log, a table, and how far it is."""
 
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -8,10 +7,12 @@ import torch
 from prefect.logging import get_run_logger
 
 from ghost.saliency import LayerStatistics
+from ghost.saliency.statistics import dropped_share
 from ghost.selection import Selection
 from tasks.run.layers import PrunedLayer
 from tasks.run.open import Run
 from tasks.run.page import RunPage
+from tasks.wording import extreme
 
 MB = 1_000_000
 
@@ -80,17 +81,12 @@ def table_rows(
 
 def _group_row(group: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Any]:
     saliency_n, kept_n = selection.saliency_gn[group], selection.kept_gn[group]
-    energy_gn = statistics.energy_gn
-    dropped = None if energy_gn is None else energy_gn[group][~kept_n].sum() / energy_gn[group].sum()
+    dropped = None if statistics.energy_gn is None else dropped_share(statistics.energy_gn[group], kept_n)
     return {
         "group": group,
         "kept": int(kept_n.sum()),
         "dropped": int((~kept_n).sum()),
-        "energy dropped": "-" if dropped is None else f"{float(dropped):.3%}",
-        "least kept saliency": _extreme(saliency_n[kept_n], torch.min),
-        "most dropped saliency": _extreme(saliency_n[~kept_n], torch.max),
+        "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
+        "least kept saliency": extreme(saliency_n[kept_n], torch.min),
+        "most dropped saliency": extreme(saliency_n[~kept_n], torch.max),
     }
-
-
-def _extreme(saliency_n: torch.Tensor, of: Callable[[torch.Tensor], torch.Tensor]) -> str:
-    return f"{float(of(saliency_n)):.4g}" if len(saliency_n) else "-"

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from safetensors.torch import load, save
 
@@ -44,8 +45,8 @@ class Stored(Generic[Content]):
         self.content, self.sha256, self.done = content, sha256, done
 
 
-def ended(result: object, key: str, *, cached: bool = False, note: str | None = None) -> Any:
-    """A task's state, of which Prefect gives the caller the `result`. Key and note show in the state's message."""
+def ended(result: object, key: str, *, cached: bool = False, note: str | None = None) -> State[Any]:
+    """A task's state, with the result that it hands on. Key and note show in its message."""
     name = "Cached" if cached else "Completed"
     return Completed(name=name, message=f"{key}: {note}" if note else key, data=result)
 
@@ -59,7 +60,7 @@ def timed(run: Run, timings: str, stage: str) -> Iterator[None]:
 
 
 @task(name="calibrate_layer", task_run_name="layer {layer:02d}: calibrate", **OPTIONS)
-def calibrate_layer(run: Run, layer: int, chain: str) -> Stored[LayerStatistics]:
+def calibrate_layer(run: Run, layer: int, chain: str) -> State[Stored[LayerStatistics]]:
     """Statistics of the layer, to stats.parquet; adopts the whole layer, or its statistics, if the store has them.
 
     `chain` is the digest of the layer before, or of all that the first one depends on.
@@ -105,7 +106,7 @@ def _stored_statistics(run: Run, layer: int, chain: str) -> Stored[LayerStatisti
 
 
 @task(name="score_layer", task_run_name="layer {layer:02d}: score", **OPTIONS)
-def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> Stored[Selection]:
+def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> State[Stored[Selection]]:
     """Saliency and the choice of channels, to selection.parquet."""
     key = run.pruning.selection(layer)
     if (done := statistics.done) is not None:
@@ -118,7 +119,7 @@ def score_layer(run: Run, layer: int, statistics: Stored[LayerStatistics]) -> St
 @task(name="prune_layer", task_run_name="layer {layer:02d}: prune", **OPTIONS)
 def prune_layer(
     run: Run, layer: int, chain: str, statistics: Stored[LayerStatistics], selection: Stored[Selection]
-) -> PrunedLayer:
+) -> State[PrunedLayer]:
     """The pruned mixer to weights.safetensors, then layer.json: from here on the layer is done."""
     key = run.pruning.weights(layer)
     if (done := selection.done) is not None:

@@ -16,8 +16,7 @@ from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
-from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import digest, sample_windows, tokenize
+from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
@@ -26,11 +25,11 @@ from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.walk import Walk
-from tasks.naming import display_name
 from tasks.progress import SILENT, Progress
 from tasks.run.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
+from tasks.wording import display_name
 
 
 class Run:
@@ -38,7 +37,8 @@ class Run:
     hand to each other; nothing of it is kept here. A plain class: Prefect must not look inside.
 
     `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
-    `pruning` are the keys of what all runs that prune alike share, `keys` those of this run.
+    `pruning` are the keys of what all runs that prune alike share, `keys` those of this run. `warnings` are sentences
+    that the figures should not be read without.
     """
 
     def __init__(
@@ -51,13 +51,14 @@ class Run:
         text: Tensor,
         benchmarks: TaskList,
         progress: Progress,
+        warnings: list[str],
     ) -> None:
         device = resolve_device(settings.device)
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
         self.walk = Walk(self.backbone, calibration_bl, settings)
-        self.progress = progress
+        self.progress, self.warnings = progress, warnings
         self.prune_determinants = _prune_determinants(self)
         self.pruning = PruningKeys.of(identity(self.prune_determinants))
         self.determinants = {"prune_id": self.pruning.prune_id} | _evaluation_determinants(self)
@@ -71,16 +72,20 @@ def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
-    calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
+    words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
+    calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
     calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
-    text = tokenize(tokenizer, read_text(local(settings.evaluation, "text"), "evaluation"))
+    text, unread = read_tokens(words, local(settings.evaluation, "text"), "evaluation")
     if len(text) <= settings.window:
         raise CorpusError(
             f"--window {settings.window} is longer than the evaluation text of {len(text)} tokens; "
             f"give --window {max(2, len(text) - 1)} or less, or a longer text"
         )
     check_vocabulary(source, torch.cat([calibration, text]))
-    run = Run(settings, open_store(settings.store), source, tokenizer, calibration_bl, text, benchmarks, progress)
+    warnings = [*left_out, *dominant_token(calibration_bl, words, "calibration")]
+    warnings += [*unread, *dominant_token(text, words, "evaluation")]
+    store = open_store(settings.store)
+    run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings)
     check_out(settings.out, run.keys.run_id)
     return run
 
@@ -143,6 +148,7 @@ def _record(run: Run) -> dict[str, Any]:
         "calibration": corpus_record(run),
         "evaluation": {"corpus": display_name(run.settings.evaluation), "tokens": len(run.evaluation_tokens)},
         "python": platform.python_version(),
+        "warnings": run.warnings,
     }
 
 

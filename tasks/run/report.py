@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
+from prefect.client.schemas.objects import State
 
 from artifacts.claims import holds
 from artifacts.manifest import read_manifest
@@ -14,15 +15,15 @@ from ghost.pruning import Pruning
 from ghost.report.card import model_card
 from ghost.report.layers import ENERGIES, NORMS, LayerView
 from ghost.report.page import render
-from tasks.naming import display_name
 from tasks.run.evaluation import Evaluated
 from tasks.run.export import CARD, provenance
 from tasks.run.layers import OPTIONS, PrunedLayer, ended
 from tasks.run.open import Run, corpus_record
+from tasks.wording import display_name
 
 
 @task(name="report", task_run_name="report", **OPTIONS)
-def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> Mapping[str, str]:
+def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> State[Mapping[str, str]]:
     """The page to report/index.html, model card and ghost.json into checkpoint/. Their digests by key."""
     key = run.keys.report
     keys = (key, f"{run.keys.checkpoint}/{CARD}", f"{run.keys.checkpoint}/{PROVENANCE}")

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
+
 from artifacts.errors import MissingArtifact
 from tasks.stored_run import StoredRun, find_run, open_existing
+from tasks.wording import extreme
 
 
 def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
@@ -23,6 +26,6 @@ def _row(run: StoredRun, layer: int) -> dict[str, Any]:
         "layer": layer,
         "kept": f"{int(kept_gn.sum())} of {kept_gn.numel()}",
         "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
-        "least kept saliency": f"{saliency_gn[kept_gn].min():.4g}",
-        "most dropped saliency": f"{saliency_gn[~kept_gn].max():.4g}",
+        "least kept saliency": extreme(saliency_gn[kept_gn], torch.min),
+        "most dropped saliency": extreme(saliency_gn[~kept_gn], torch.max),
     }

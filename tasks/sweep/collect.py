@@ -14,14 +14,15 @@ from artifacts.keys import SweepKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
+from ghost.report.figures import rise
 from ghost.report.sweep_page import render_sweep
-from tasks.naming import display_name
 from tasks.run.cost import read_cost
 from tasks.stored_run import StoredRun
 from tasks.sweep.outcome import Outcome
 from tasks.sweep.schema import CELLS
 from tasks.sweep.settings import WITHOUT_EFFECT, Sweep
 from tasks.sweep.views import model_views
+from tasks.wording import display_name
 
 UNLISTED = (*WITHOUT_EFFECT, "tokenizer", "allow_code")
 """Options that change no figure, or are places of this machine."""
@@ -76,7 +77,7 @@ def _figures(run: StoredRun) -> dict[str, Any]:
         | {"parameters": results["parameters"]["dense"], "peak_memory_bytes": peak}
         | {f"{name}_dense": pair["dense"] for name, pair in pairs.items()}
         | {name: pair["pruned"] for name, pair in pairs.items()}
-        | {"rise": pairs["perplexity"]["pruned"] / pairs["perplexity"]["dense"] - 1}
+        | {"rise": rise(pairs["perplexity"])}
     )
 
 

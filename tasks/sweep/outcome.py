@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from artifacts.errors import ArtifactError
 from artifacts.keys import RunKeys
 from artifacts.redaction import redact
 from artifacts.store import Store
+from ghost.errors import GhostError, reason
 from tasks.stored_run import StoredRun
 from tasks.sweep.settings import Cell
 
@@ -24,8 +26,8 @@ class Outcome:
 
 
 def failed(cell: Cell, error: object) -> Outcome:
-    """The cell failed, with this error or message, in one line."""
-    why = " ".join(redact(str(error)).split())
-    if isinstance(error, BaseException) and not why:
-        why = type(error).__name__
-    return Outcome(cell=cell, error=why)
+    """The cell failed, with this error or message, in one line. What no user can mend is named as unexpected."""
+    why = str(error)
+    if isinstance(error, BaseException) and not isinstance(error, GhostError | ArtifactError):
+        why = f"unexpected {reason(error)}"
+    return Outcome(cell=cell, error=" ".join(redact(why).split()))

@@ -5,6 +5,7 @@ import pyarrow as pa
 from artifacts.schemas import FORMAT_VERSION, NAME_KEY, VERSION_KEY
 
 _FAILED = "null where the cell failed"
+_FINITE = "null where it is not finite"
 
 
 def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
@@ -27,9 +28,11 @@ CELLS = pa.schema(
         _field("parameters", pa.int64(), "parameters of the dense model", nullable=True),
         _field("d_state_dense", pa.int64(), "state size of the dense model", nullable=True),
         _field("d_state", pa.int64(), "state size of the pruned model", nullable=True),
-        _field("perplexity_dense", pa.float64(), "perplexity of the dense model", nullable=True),
-        _field("perplexity", pa.float64(), "perplexity of the pruned model", nullable=True),
-        _field("rise", pa.float64(), "rise of perplexity over the dense model, as a share of it", nullable=True),
+        _field("perplexity_dense", pa.float64(), f"perplexity of the dense model, {_FINITE}", nullable=True),
+        _field("perplexity", pa.float64(), f"perplexity of the pruned model, {_FINITE}", nullable=True),
+        _field(
+            "rise", pa.float64(), f"rise of perplexity over the dense model, as a share of it, {_FINITE}", nullable=True
+        ),
         _field("state_bytes_dense", pa.int64(), "bytes of a sequence's recurrent state in fp32, dense", nullable=True),
         _field("state_bytes", pa.int64(), "bytes of a sequence's recurrent state in fp32, pruned", nullable=True),
         _field(

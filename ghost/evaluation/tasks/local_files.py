@@ -1,11 +1,12 @@
 """Functions that the YAML files beside this one name. lm-eval imports this file by its path, outside the package."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+
+from ghost.calibration.files import json_rows, text_blocks
 
 TITLE = re.compile(r"^ = [^=](?:.*[^=])? = $\n?", re.MULTILINE)
 """A heading of the first level; sections have more signs."""
@@ -19,7 +20,7 @@ LAST = [("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" ° ", "°"), ("
 
 def pages(local_files: dict[str, str], **_: Any) -> dict[str, Dataset]:
     """The pages of a WikiText file: from one heading of the first level to the next."""
-    text = Path(local_files["local_wikitext"]).read_text(encoding="utf-8")
+    text = "".join(text_blocks(Path(local_files["local_wikitext"])))
     starts = sorted({0, *(match.start() for match in TITLE.finditer(text))})
     found = [text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
     return {"test": Dataset.from_dict({"page": [page for page in found if page.strip()]})}
@@ -27,9 +28,8 @@ def pages(local_files: dict[str, str], **_: Any) -> dict[str, Dataset]:
 
 def passages(local_files: dict[str, str], **_: Any) -> dict[str, Dataset]:
     """The passages of a LAMBADA file, one JSON object with `text` a line."""
-    # not splitlines: a JSON string may hold U+2028 and its like as they are
-    lines = Path(local_files["local_lambada"]).read_text(encoding="utf-8").split("\n")
-    return {"test": Dataset.from_dict({"text": [json.loads(line)["text"] for line in lines if line.strip()]})}
+    rows = [row["text"] for _, row in json_rows(Path(local_files["local_lambada"]))]
+    return {"test": Dataset.from_dict({"text": rows})}
 
 
 def detokenized(doc: dict[str, str]) -> str:
