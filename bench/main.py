@@ -27,7 +27,7 @@ BENCHMARKS = {
 }
 
 
-def run_benchmarks(what: str, out: str | None, device: str = "auto") -> None:
+def run_benchmarks(what: str, out: Path | None, device: str = "auto") -> None:
     """One benchmark by name, or all that this machine can run."""
     if what != "all" and what not in BENCHMARKS:
         raise SettingsError(f"benchmark {what!r} is unknown; choose one of all, {', '.join(BENCHMARKS)}")
@@ -39,8 +39,8 @@ def run_benchmarks(what: str, out: str | None, device: str = "auto") -> None:
         figures[name] = BENCHMARKS[name](str(resolve_device(device)))
         _print(name, figures[name])
         if out:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-            Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _lacking(name: str) -> str | None:

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -19,6 +20,11 @@ def _use_endpoint(url: str | None) -> str | None:
     os.environ["AWS_ENDPOINT_URL"] = url
     os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # boto3 prefers it
     return url
+
+
+def expand_home(path: Path | None) -> Path | None:
+    """`~` as the user means it: a shell leaves it as it is after an equals sign."""
+    return path and path.expanduser()
 
 
 EndpointUrl = Annotated[

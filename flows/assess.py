@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from flows.arguments import AsJson, EndpointUrl
+from flows.arguments import AsJson, EndpointUrl, expand_home
 from ghost.evaluation.rows import CHANGE, RELATIVE
 
 
@@ -38,7 +38,9 @@ def evaluate(
     tokenizer: Annotated[str | None, typer.Option(help="For a model folder that has none.")] = None,
     device: Annotated[str, typer.Option(help="As for `ghost run`.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for results.json and results.parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=expand_home, help="Folder for results.json and results.parquet.")
+    ] = None,
     endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:

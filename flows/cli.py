@@ -5,7 +5,9 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +15,7 @@ import typer
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
 from flows import assess, compare, operations, sweep_command
-from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 from flows.environment import prepare_environment
 from flows.options import command_options
 from flows.stop import stoppable
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_HOME = "Could not determine home directory"
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
@@ -113,7 +116,9 @@ app.command()(operations.gc)
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="energies, walk, memory or all.")] = "all",
-    out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=expand_home, help="Also write the figures to this JSON file.")
+    ] = None,
 ) -> None:
     """Time and memory of ghost's own parts, as ratios measured in one run."""
     require_packages("bench")
@@ -126,6 +131,7 @@ def main() -> None:
     """Entry point: run a command, and turn a user's mistake into one line and exit code 2."""
     for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # told with the remedy, where it matters
     with stoppable():
         sys.exit(_guarded(app))
 
@@ -140,6 +146,8 @@ def _guarded(command: Callable[[], Any]) -> int:
             return _complain(f"no space left on the disk ({error}); free some space, or set TMPDIR to a larger disk")
         if getattr(error, "errno", None) in UNUSABLE:
             return _complain(f"a path cannot be used ({error}); make it accessible, or give another one")
+        if isinstance(error, RuntimeError) and NO_HOME in str(error):
+            return _complain("the home folder that a path means by ~ is not known; give the path in full, or set HOME")
         print(redact(traceback.format_exc()), file=sys.stderr)
         return 1
     return 0

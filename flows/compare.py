@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.arguments import AsJson, EndpointUrl, StoreUrl
+from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 
 HEADINGS = ("run", "model", "method", "sparsity", "recovery", "perplexity", "rise", "state, bytes", "parameters")
 SHORT_ID = 8
@@ -22,7 +22,7 @@ FIRST_FIGURE = HEADINGS.index("perplexity")
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run ids, or the first characters of them.")],
     store: StoreUrl = "ghost-runs",
-    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("compare.html"),
+    out: Annotated[Path, typer.Option(callback=expand_home, help="Where to write the page.")] = Path("compare.html"),
     endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:

@@ -16,8 +16,6 @@ PREFECT_DEFAULTS = {
 start-up timeout is too short for a small machine."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-AT_HOME = ("PREFECT_HOME", "GHOST_CACHE", "HF_HOME")
-"""What lies in the user's home folder, unless these say where else."""
 
 
 def prepare_environment() -> None:
@@ -47,8 +45,7 @@ def _check_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        if lacking := [name for name in AT_HOME if not os.environ.get(name)]:
-            raise SettingsError(
-                f"HOME is not set, and user {os.getuid()} has no home folder in the password file; set HOME to a "
-                f"folder that can be written to, or {', '.join(lacking)} each to one"
-            ) from None
+        raise SettingsError(
+            f"HOME is not set, and user {os.getuid()} has no home folder in the password file; set HOME to a folder "
+            "that can be written to (PREFECT_HOME, GHOST_CACHE and HF_HOME may still lead elsewhere)"
+        ) from None

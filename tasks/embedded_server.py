@@ -16,7 +16,6 @@ import httpx
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
-    PREFECT_HOME,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     get_current_settings,
 )
@@ -33,8 +32,7 @@ REMEDIES = (
     ("unable to open|readonly|read-only|disk I/O|Permission|Not a directory", f"let it be written to, {ELSEWHERE}"),
 )
 """By what the server, or SQLite, says about its database."""
-OTHERWISE = "`prefect server start` shows more, and `ghost doctor` whether the packages fit"
-LOCK_SECONDS = 15.0
+LOCK_SECONDS = 10.0
 """How long another process may hold the database's lock; a migration of another server's takes a few seconds."""
 EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception)\b.*")
 
@@ -47,18 +45,39 @@ class EmbeddedServer(SubprocessASGIServer):
     """
 
     def start(self, timeout: int | None = None) -> None:
-        """Returns once the server answers. SettingsError with its last line and the remedy where it can't start."""
+        """Returns once the server answers. SettingsError with its last line and the remedy where it can't start.
+
+        What has no remedy is tried once more: the server of another run may have migrated the same database, or taken
+        the port, at the same moment.
+        """
         if self.running:
             return
         _try_database()
-        with TemporaryFile() as said:
-            self.port = _free_port()
-            self.server_process = self._launch(said)
-            atexit.register(self.stop)
-            self._await_answer(said, timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        atexit.register(self.stop)
+        seconds = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        why = self._launch(seconds)
+        if why and not _remedy(why):
+            why = self._launch(seconds)
+        if why:
+            raise _not_started(why)
         self.running = True
 
-    def _launch(self, said: IO[bytes]) -> "subprocess.Popen[bytes]":
+    def _launch(self, seconds: float) -> str | None:
+        """Why the server ended; nothing once it answers. SettingsError where it does neither for so many seconds."""
+        self.port = _free_port()
+        with TemporaryFile() as said, httpx.Client(trust_env=False) as client:
+            self.server_process = process = self._run_uvicorn(said)
+            deadline = time.monotonic() + seconds
+            while not _answers(client, self.api_url):
+                if process.poll() is not None:
+                    return _last_error(said)
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise _too_slow(seconds)
+                time.sleep(0.1)
+        return None
+
+    def _run_uvicorn(self, said: IO[bytes]) -> "subprocess.Popen[bytes]":
         """The process, as Prefect starts it, with its output in a file."""
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         chosen = get_current_settings().to_environment_variables(exclude_unset=True)
@@ -67,21 +86,6 @@ class EmbeddedServer(SubprocessASGIServer):
              "--host=127.0.0.1", f"--port={self.port}", "--log-level=error", "--lifespan=on"],
             env=os.environ | ephemeral | chosen, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
-
-    def _await_answer(self, said: IO[bytes], seconds: float) -> None:
-        assert self.server_process is not None
-        deadline = time.monotonic() + seconds
-        with httpx.Client(trust_env=False) as client:
-            while not _answers(client, self.api_url):
-                if self.server_process.poll() is not None:
-                    raise _not_started(_last_error(said))
-                if time.monotonic() > deadline:
-                    self.stop()
-                    raise SettingsError(
-                        f"Prefect's embedded server has not started within {seconds:g} s; give it longer with "
-                        f"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start one and set PREFECT_API_URL"
-                    )
-                time.sleep(0.1)
 
 
 def _answers(client: httpx.Client, api: str) -> bool:
@@ -117,7 +121,18 @@ def _last_error(said: IO[bytes]) -> str:
     return (exceptions or lines or ["it ended without a word"])[-1]
 
 
+def _remedy(why: str) -> str | None:
+    return next((remedy for pattern, remedy in REMEDIES if re.search(pattern, why)), None)
+
+
 def _not_started(why: str) -> SettingsError:
-    remedy = next((remedy for pattern, remedy in REMEDIES if re.search(pattern, why)), OTHERWISE)
-    place = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value()).database or PREFECT_HOME.value()
+    place = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value()).database
+    remedy = _remedy(why) or "`prefect server start` shows more, and `ghost doctor` whether the packages fit"
     return SettingsError(f"Prefect's embedded server does not start ({why}), its database is {place}; {remedy}")
+
+
+def _too_slow(seconds: float) -> SettingsError:
+    return SettingsError(
+        f"Prefect's embedded server has not started within {seconds:g} s; give it longer with "
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start one and set PREFECT_API_URL"
+    )

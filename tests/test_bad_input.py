@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 
 from artifacts.marker import MARKER
+from flows import cli
 
 pytest_plugins = ["tests.refusals"]
 
@@ -51,6 +53,14 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_an_impossible_setting_is_refused(options: dict[str, Any], thing: str, remedy: str, refused: Refused) -> None:
     line = refused(**options)
     assert thing in line and remedy in line
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "GPU", "cuda:x", "cuda:-1", " "])
+def test_a_device_of_the_environment_is_refused_in_the_words_of_the_option(
+    device: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GHOST_DEVICE", device)
+    assert refused().endswith(f"GHOST_DEVICE: {device!r} is not a device; {DEVICES}")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,25 @@ def test_out_is_not_written_over_something_else(
     line = refused(out=out)
     assert f"out: {out} holds something else already; choose a new folder with --out" in line
     assert sorted(tmp_path.glob("there/**/*")) == before
+
+
+def test_paths_of_the_command_line_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    commands: dict[str, Any] = getattr(get_command(cli.app), "commands")  # noqa: B009
+    seen = {
+        (name, option.name): option.callback(None, option, Path("~/a"))
+        for name, command in commands.items()
+        for option in command.params
+        if option.type_descriptor.annotation is Path
+    }
+    assert seen == {(name, "out"): tmp_path / "a" for name in ("bench", "compare", "eval")}
+
+
+def test_a_home_folder_that_is_not_known_is_told(command: Refused) -> None:
+    line = command("show", "abc", "--store=~nobody-of-this-name/store")
+    assert "the home folder that a path means by ~ is not known; give the path in full" in line
 
 
 def test_a_path_that_no_disk_takes_is_refused(refused: Refused) -> None:

@@ -32,7 +32,4 @@ def test_a_package_of_the_users_own_is_told_in_one_line(own: str, tmp_path: Path
 def test_a_folder_called_bench_is_in_the_way_of_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "bench.py").touch()
     ended = ghost(["show", "none", f"--store={tmp_path / 'none'}"], tmp_path)
-    assert (
-        ended.stderr
-        == f"ghost: error: there is no store at {tmp_path / 'none'}; give the one of your runs with --store\n"
-    )
+    assert ended.stderr.startswith(f"ghost: error: there is no store at {tmp_path / 'none'}; "), ended.stderr
