@@ -31,6 +31,8 @@ def stoppable() -> Iterator[None]:
     except SystemExit as end:
         if end.code in CODES.values():
             _say(unsaid)
+            handler = signal.SIG_IGN  # an impatient second signal has nothing more to stop
+            signal.signal(signal.SIGINT, handler)
         raise
     finally:
         signal.set_wakeup_fd(descriptor)
