@@ -89,7 +89,7 @@ def test_doctor_starts_one_on_another_port_where_its_own_is_taken(monkeypatch: p
 
 
 def test_doctor_tells_why_none_starts(tmp_path: Path) -> None:
-    settings = {PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/none/prefect.db"}
+    settings: dict[Any, Any] = {PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/none/prefect.db"}
     with temporary_settings(settings, restore_defaults=[PREFECT_API_URL]):
         [check] = prefect_api()
     assert check.status == "problem" and "(unable to open database file)" in check.found
