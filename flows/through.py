@@ -32,9 +32,10 @@ def through_prefect(start: Callable[[], Any]) -> Any:
     except RuntimeError as error:
         if NO_ANSWER not in str(error):
             raise
-        raise SettingsError(
-            f"the Prefect server does not answer ({error}); start it, or unset PREFECT_API_URL for an embedded one"
-        ) from None
+        embedded = "the same command starts it again and continues from here"
+        served = "start it, or unset PREFECT_API_URL for an embedded one"
+        remedy = embedded if server == ServerType.EPHEMERAL else served
+        raise SettingsError(f"the Prefect server does not answer ({error}); {remedy}") from None
 
 
 def _start_embedded() -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 import httpx
+import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -82,8 +83,9 @@ class EmbeddedServer(SubprocessASGIServer):
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         chosen = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
-             "--host=127.0.0.1", f"--port={self.port}", "--log-level=error", "--lifespan=on"],
+            [sys.executable, "-P", "-m", "uvicorn", f"--app-dir={prefect.__module_path__.parent}",
+             "--factory", "prefect.server.api.server:create_app", "--host=127.0.0.1", f"--port={self.port}",
+             "--log-level=error", "--lifespan=on"],
             env=os.environ | ephemeral | chosen, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
 

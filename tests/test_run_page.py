@@ -154,6 +154,9 @@ def test_what_a_deployment_takes_from_where_it_is_made(tmp_path: Path, monkeypat
     monkeypatch.setenv("GHOST_RECIPE", "recipe.yaml")
     env["GHOST_STORE"] = "s3://bucket/prefix"
     assert surroundings() == {"env": env, "recipe": str(tmp_path / "recipe.yaml"), "watching": True}
+    monkeypatch.setenv("GHOST_DEVICE", "gpu")
+    with pytest.raises(SettingsError, match="GHOST_DEVICE: 'gpu' is not a device"):
+        surroundings()
 
 
 @pytest.mark.parametrize(
