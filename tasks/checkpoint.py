@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import load
 
 from artifacts.stages import read_stage, stage_key, write_stage
-from ghost.calibration.tokens import load_tokenizer
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
@@ -29,7 +28,7 @@ from ghost.selection import Selection
 from tasks import progress
 from tasks.evaluation import Job, evaluate_apart
 from tasks.layers import OPTIONS, energy_dropped, reference, timed
-from tasks.run import Run, corpus_record, display_name
+from tasks.run import Run, corpus_record, display_name, published_tokenizer
 from tasks.sweep.dense import find_dense, keep_dense
 from tasks.sweep.usage import note_peak
 from tasks.tables import read_selection, read_statistics
@@ -63,12 +62,14 @@ def _export(run: Run) -> dict[str, str]:
     projected = layout.projected_from is not None
     with tempfile.TemporaryDirectory() as folder:
         stored = partial(_stored, run)
-        export(run.source, stored, layout.d_state, Path(folder), provenance(run), projected=projected)
-        if run.settings.tokenizer:
-            load_tokenizer(run.tokenizer).save_pretrained(folder)
-        for path in sorted(Path(folder).iterdir()):
-            if path.name not in OF_THE_REPORT:
-                digests[f"checkpoint/{path.name}"] = run.store.put_file(f"{run.keys.checkpoint}/{path.name}", path)
+        tokenizer = published_tokenizer(run)
+        export(
+            run.source, stored, layout.d_state, Path(folder), provenance(run), projected=projected, tokenizer=tokenizer
+        )
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            if name not in OF_THE_REPORT:
+                digests[f"checkpoint/{name}"] = run.store.put_file(f"{run.keys.checkpoint}/{name}", path)
     return digests
 
 
@@ -157,9 +158,10 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
 
 
 def checkpoint_folder(run: Run) -> Path:
-    """The stored checkpoint as a local folder."""
-    keys = run.store.list(f"{run.keys.checkpoint}/")
-    return [run.store.fetch(key).parent for key in keys][-1]
+    """The stored checkpoint as a local folder, with all that is in it."""
+    top = f"{run.keys.checkpoint}/"
+    paths = {key.removeprefix(top): run.store.fetch(key) for key in run.store.list(top)}
+    return paths["config.json"].parent
 
 
 def summarise(run: Run) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import read_text
-from ghost.calibration.tokens import digest, sample_windows, tokenize
-from ghost.checkpoint.links import check_links
+from ghost.calibration.tokens import digest, load_tokenizer, sample_windows, tokenize
+from ghost.checkpoint.companions import companions_digest
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import RunSettings, resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
@@ -103,7 +104,7 @@ def _open(settings: RunSettings) -> Run:
     resolve_device(settings.device)
     tasks = _tasks(settings)
     source = open_checkpoint(local(settings.model, "model"))
-    tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
+    tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     calibration = tokenize(tokenizer, read_text(local(settings.calibration, "text"), "calibration"))
     calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
     text = tokenize(tokenizer, read_text(local(settings.evaluation, "text"), "evaluation"))
@@ -127,14 +128,6 @@ def _tasks(settings: RunSettings) -> TaskList:
     return tasks
 
 
-def _tokenizer(spec: str) -> str:
-    """A tokenizer of its own travels with the checkpoint: a link in its folder must not take other files along."""
-    tokenizer = local(spec, "tokenizer")
-    if Path(tokenizer).is_dir():
-        check_links(Path(tokenizer))
-    return tokenizer
-
-
 def _determinants(run: Run) -> dict[str, Any]:
     """Everything that the result's bytes depend on; paths and names are not among it."""
     settings, tasks = run.settings, _task_determinants(run)
@@ -142,6 +135,7 @@ def _determinants(run: Run) -> dict[str, Any]:
         {
             "format": FORMAT_VERSION,
             "checkpoint": run.source.digest,
+            "tokenizer": _tokenizer_digest(run),
             "calibration": digest(run.calibration_bl),
             "evaluation": digest(run.evaluation_tokens),
             "device": run.backbone.device.type,
@@ -150,6 +144,17 @@ def _determinants(run: Run) -> dict[str, Any]:
         | {name: getattr(settings, name) for name in METHOD_FIELDS}
         | tasks
     )
+
+
+def _tokenizer_digest(run: Run) -> str | None:
+    """Of what is published of a tokenizer that is given; the model's own belongs to the checkpoint's digest."""
+    files = published_tokenizer(run)
+    return None if files is None else companions_digest(files)
+
+
+def published_tokenizer(run: Run) -> dict[str, bytes] | None:
+    """The files of the tokenizer that takes the place of the model's own, by name; None where that one stays."""
+    return tokenizer_files(load_tokenizer(run.tokenizer)) if run.settings.tokenizer else None
 
 
 def _task_determinants(run: Run) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From text to token ids: the model's own tokenizer, and a seeded sample of windows."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ghost.checkpoint.tokenizer import check_tokenizer, missing_packages
 from ghost.errors import CheckpointError, CorpusError
 
 
@@ -21,13 +23,17 @@ def tokenize(tokenizer: str | Path, text: str) -> Tensor:
 
 
 def load_tokenizer(tokenizer: str | Path) -> Any:
-    """The tokenizer of a folder or hub name. CheckpointError where there is none."""
+    """The tokenizer of a folder or hub name. CheckpointError where there is none that can be read."""
     from transformers import AutoTokenizer
 
+    folder = Path(os.path.expanduser(tokenizer))
+    if is_folder := folder.is_dir():
+        check_tokenizer(folder)
     try:
-        return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder if is_folder else tokenizer, trust_remote_code=False)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        missing = missing_packages(folder) if is_folder else None
+        reason = missing or str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer"
         ) from None
