@@ -36,6 +36,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "sharded": {"max_shard_size": "20KB"},
     "biases": {"use_bias": True},
     "no biases": {"use_conv_bias": False},
+    "two channels, one tap": {"d_state": 2, "conv_kernel": 1, "chunk_size": 1},
+    "many channels and taps, odd chunks": {"d_state": 256, "conv_kernel": 8, "chunk_size": 7, "n_groups": 4},
     "other sizes": {"d_state": 20, "conv_kernel": 3, "layer_norm_epsilon": 0.01, "time_step_limit": (0.3, 0.9)},
 }
 

@@ -41,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "biases": ({"use_bias": True, "n_groups": 2}, {"policy": "pooled"}),
     "no biases": ({"use_conv_bias": False}, {}),
     "sharded": ({"max_shard_size": "20KB"}, {}),
+    "many taps, odd chunks": ({"conv_kernel": 8, "chunk_size": 7, "n_groups": 4}, {}),
     "native": ({"n_groups": 2}, {}),
 }
 
