@@ -139,7 +139,7 @@ class GhostMamba2PreTrainedModel(Mamba2PreTrainedModel):
 
     config: GhostMamba2Config
     _no_split_modules = ("GhostMamba2Block",)
-    _keep_in_fp32_modules_strict = ("mixer.A_log", "mixer.dt_bias", "mixer.D")
+    _keep_in_fp32_modules_strict = {"mixer.A_log", "mixer.dt_bias", "mixer.D"}  # noqa: RUF012 (transformers copies it)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
