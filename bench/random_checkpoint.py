@@ -25,11 +25,10 @@ def write_random(folder: Path, shape: str, layers: int | None = None) -> Path:
     )  # fmt: skip
     config.save_pretrained(folder)
     shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (VOCAB, d_model), FINAL_NORM: (d_model,)}
-    optional = ("in_proj.bias", "out_proj.bias")
     for i in range(config.num_hidden_layers):
         shapes[norm_name(i)] = (d_model,)
         mixer = mixer_layout(config).shapes()
-        shapes |= {mixer_prefix(i) + name: size for name, size in mixer.items() if name not in optional}
+        shapes |= {mixer_prefix(i) + name: size for name, size in mixer.items()}
     plan = [Planned(name, size, torch.bfloat16, partial(_values, name, size)) for name, size in shapes.items()]
     write_weights(folder, plan)
     return folder

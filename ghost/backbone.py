@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ghost.checkpoint.source import EMBEDDINGS, FINAL_NORM, HEAD, Checkpoint, norm_name
 from ghost.errors import CheckpointError
-from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
+from ghost.mixer import RECURRENT, MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
 from ghost.selection import Channels
 from ghost.ssd import ssd
 
@@ -22,7 +22,7 @@ TOKENS_PER_BATCH = 2048
 
 
 class Layer(NamedTuple):
-    """One block's weights, on the device and in the dtype of the computation."""
+    """One block's weights, on the device and in the dtype of the computation, but for what keeps the file's."""
 
     norm_m: Tensor
     mixer: Weights
@@ -48,11 +48,14 @@ class Backbone:
     def place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype)
 
+    def place_mixer(self, mixer: Weights) -> dict[str, Tensor]:
+        """A mixer's tensors by their own names; what is RECURRENT keeps its dtype."""
+        return {name: t.to(self.device) if name in RECURRENT else self.place(t) for name, t in mixer.items()}
+
     def layer(self, i: int, mixer: Weights | None = None) -> Layer:
         """Block i, with `mixer` (a pruned one, as stored) in place of the checkpoint's own where given."""
         norm_m = self.place(self.checkpoint.tensor(norm_name(i)))
-        found = self.checkpoint.mixer(i) if mixer is None else mixer
-        placed = {name: self.place(tensor) for name, tensor in found.items()}
+        placed = self.place_mixer(self.checkpoint.mixer(i) if mixer is None else mixer)
         return Layer(norm_m, placed, _layout_of(placed, self.checkpoint.mixer_layout))
 
     def embed(self, tokens_bl: Tensor) -> Tensor:

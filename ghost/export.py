@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ghost.checkpoint.companions import PROVENANCE, is_tokenizers
 from ghost.checkpoint.families import family_of
 from ghost.checkpoint.source import Checkpoint, mixer_prefix
 from ghost.checkpoint.writer import Planned, write_json, write_weights
 from ghost.mixer import PROJECTIONS, MixerLayout, Weights
 from ghost.surgery import pad_mixer
 
-PROVENANCE = "ghost.json"
 LOAD_AS_STORED = {"rescale_prenorm_residual": False}
 """A flag for initialising; transformers 5.23 applies it to out_proj whenever it loads, which changes the model."""
 
@@ -25,12 +25,15 @@ def export(
     layout: MixerLayout,
     folder: Path,
     provenance: Mapping[str, Any],
+    *,
+    tokenizer: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the pruned model to `folder`: config with the new state size, safetensors in the source's dtype, tokenizer
-    and generation files carried over, ghost.json with where it comes from.
+    and what else lies beside the weights carried over, ghost.json with where it comes from.
 
-    `mixer` gives each layer's pruned tensors. Layers that are narrower than `layout` are padded with zeros to it, since
-    no runtime takes a state size per layer. Where it is projected, the folder carries the code that runs it.
+    `mixer` gives each layer's pruned tensors, and is asked once for each. Layers that are narrower than `layout` are
+    padded with zeros to it, since no runtime takes a state size per layer. Where it is projected, the folder carries
+    the code that runs it. `tokenizer` has the files of another tokenizer, which take the place of all of the source's.
     """
     write_weights(folder, _plan(source, mixer, layout))
     write_json(folder / "config.json", source.raw_config | changed_config(source, layout))
@@ -38,9 +41,19 @@ def export(
         from ghost.modeling import SOURCE
 
         shutil.copyfile(SOURCE, folder / SOURCE.name)
-    for path in source.companions():
-        shutil.copyfile(path, folder / path.name)
+    _copy_companions(source, folder, tokenizer)
     write_json(folder / PROVENANCE, dict(provenance))
+
+
+def _copy_companions(source: Checkpoint, folder: Path, tokenizer: Mapping[str, bytes] | None) -> None:
+    for path in source.companions():
+        name = path.relative_to(source.folder).as_posix()
+        if tokenizer is None or not is_tokenizers(name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+    for name, data in (tokenizer or {}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def changed_config(source: Checkpoint, layout: MixerLayout) -> dict[str, Any]:
@@ -66,8 +79,7 @@ def _plan(source: Checkpoint, mixer: Callable[[int], Weights], layout: MixerLayo
         prefix = mixer_prefix(layer)
         for name, shape in layout.shapes().items():
             like = prefix + ("in_proj.weight" if name in PROJECTIONS else name)
-            if source.has(like):
-                yield Planned(prefix + name, shape, source.dtype(like), partial(_taken, padded, layer, name))
+            yield Planned(prefix + name, shape, source.dtype(like), partial(_taken, padded, layer, name))
 
 
 def _taken(mixer: Callable[[int], Weights], layer: int, name: str) -> Tensor:

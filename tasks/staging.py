@@ -1,56 +1,49 @@
 """Models, tokenizers and texts on object storage, brought to a local path. What is local already stays as it is."""
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
 from artifacts.digest import parse_object
 from artifacts.errors import MissingArtifact
 from artifacts.folders import Folder, is_remote, open_folder
-from ghost.checkpoint.source import COMPANIONS
-from ghost.checkpoint.tensors import INDEXED, SINGLE
+from ghost.checkpoint.companions import CONFIG, companions, is_tokenizers
+from ghost.checkpoint.tensors import model_files
 from ghost.errors import CheckpointError, CorpusError
-from ghost.export import PROVENANCE
 
 
 def local(spec: str, what: Literal["model", "tokenizer", "text"]) -> str:
-    """`spec`, or for an s3:// address the path of a verified copy: of a model folder's config, weights, tokenizer and
-    licence, of a tokenizer folder, or of one text (`s3://bucket/texts/a.jsonl:column`).
+    """`spec`, or for an s3:// address the path of a verified copy: of a model folder's config, weights and what
+    travels with them, of a tokenizer folder, or of one text (`s3://bucket/texts/a.jsonl:column`).
 
     CheckpointError or CorpusError where there is nothing of the kind; StoreError where the storage fails.
     """
     if not is_remote(spec):
-        return spec
+        return spec if what == "text" else os.path.expanduser(spec)
     if what == "text":
         return _text(spec)
     folder = open_folder(spec)
-    top = {entry.name for entry in folder.entries() if "/" not in entry.name}
-    wanted = _model(folder, top) if what == "model" else {"config.json", *_matching(COMPANIONS, top)} & top
+    names = {entry.name for entry in folder.entries()}
+    wanted = _model(folder, names) if what == "model" else _tokenizer(names)
     if not wanted:
         raise CheckpointError(f"{what} {spec}: there are no {what} files; check the address")
     return str(folder.fetch(sorted(wanted)))
 
 
-def _model(folder: Folder, top: set[str]) -> set[str]:
-    """What `open_checkpoint` and `verify` would read of these files; a second format of the weights stays there."""
-    if "config.json" not in top:
+def _model(folder: Folder, names: Set[str]) -> set[str]:
+    if CONFIG not in names:
         raise CheckpointError(f"model {folder.url}: no config.json, so it is no model folder; check the address")
-    return {"config.json", *_weights(folder, top), *_matching([*COMPANIONS, PROVENANCE], top)}
+    return model_files(names, lambda index: _shards(folder, index))
 
 
-def _weights(folder: Folder, top: set[str]) -> set[str]:
-    for single, index in zip(SINGLE, INDEXED, strict=True):
-        if single in top:
-            return {single}
-        if index in top:
-            listed = (parse_object(folder.read(index)) or {}).get("weight_map")
-            return {index, *(top.intersection(map(str, listed.values())) if isinstance(listed, dict) else ())}
-    return set()
+def _shards(folder: Folder, index: str) -> list[str]:
+    listed = (parse_object(folder.read(index)) or {}).get("weight_map")
+    return [str(shard) for shard in listed.values()] if isinstance(listed, dict) else []
 
 
-def _matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
-    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+def _tokenizer(names: Set[str]) -> set[str]:
+    return {CONFIG, *filter(is_tokenizers, companions(names))} & names
 
 
 def _text(spec: str) -> str:

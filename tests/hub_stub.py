@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -54,11 +55,14 @@ def _answer(models: dict[str, Path], path: str) -> tuple[int, bytes]:
     route = path.partition("?")[0].strip("/")
     if route == "api/models":
         return 200, json.dumps([{"id": name, "modelId": name} for name in models]).encode()
+    if route.startswith("api/models/") and "/tree/" in route:
+        name = route.removeprefix("api/models/").partition("/tree/")[0]
+        return (200, json.dumps(_tree(models[name])).encode()) if _is_there(models, name) else (404, b"")
     if route.startswith("api/models/"):
-        name = route.removeprefix("api/models/")
+        name = route.removeprefix("api/models/").partition("/revision/")[0]
         return (200, json.dumps(_info(name, models[name])).encode()) if _is_there(models, name) else (404, b"")
     name, _, rest = route.partition("/resolve/")
-    file = models[name] / rest.partition("/")[2] if _is_there(models, name) else Path("none")
+    file = models[name] / unquote(rest.partition("/")[2]) if _is_there(models, name) else Path("none")
     return (200, file.read_bytes()) if file.is_file() else (404, b"")
 
 
@@ -67,8 +71,18 @@ def _is_there(models: dict[str, Path], name: str) -> bool:
 
 
 def _info(name: str, folder: Path) -> dict[str, Any]:
-    files = [
-        {"rfilename": path.name, "size": path.stat().st_size, "blobId": hashlib.sha1(path.read_bytes()).hexdigest()}
-        for path in sorted(folder.iterdir())
-    ]
+    files = [{"rfilename": file["path"], "size": file["size"], "blobId": file["oid"]} for file in _tree(folder)]
     return {"id": name, "modelId": name, "sha": COMMIT, "siblings": files}
+
+
+def _tree(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "file",
+            "path": path.relative_to(folder).as_posix(),
+            "size": path.stat().st_size,
+            "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]

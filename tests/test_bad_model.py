@@ -69,6 +69,30 @@ def as_file(model: Path) -> None:
     model.write_text("weights")
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
+PULL, PIP = "run git lfs pull in its folder", ": pip install sentencepiece"
+
+
+def pointing(name: str) -> Spoil:
+    """A file that is a pointer; where it is of weights, the others are not there."""
+
+    def spoil(model: Path) -> None:
+        if name.startswith(("pytorch", "model")):
+            (model / WEIGHTS).unlink()
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text(POINTER)
+
+    return spoil
+
+
+def only_tokenizer(data: bytes) -> Spoil:
+    def spoil(model: Path) -> None:
+        (model / "tokenizer.json").unlink()
+        (model / "tokenizer.model").write_bytes(data)
+
+    return spoil
+
+
 def halved(model: Path) -> None:
     os.truncate(model / WEIGHTS, (model / WEIGHTS).stat().st_size // 2)
 
@@ -106,6 +130,13 @@ MODELS: dict[str, tuple[Spoil, str, str]] = {
     "no tokenizer": (lambda m: [p.unlink() for p in m.glob("token*")], "the tokenizer of", "give one with --tokenizer"),
     "a training state": (pickled(lambda t: {"model": t}), f"{PICKLE} can't be loaded", "convert it to safetensors"),
     "a pickled list": (pickled(list), f"{PICKLE} can't be loaded", "convert it to safetensors"),
+    "a pointer to weights": (written(WEIGHTS, POINTER), f"/model/{WEIGHTS} is a git-lfs pointer", PULL),
+    "a pointer to a tokenizer": (written("tokenizer.json", POINTER), "tokenizer.json is a git-lfs pointer", PULL),
+    "a pointer to a config": (written(CONFIG, POINTER), f"/model/{CONFIG} is a git-lfs pointer", PULL),
+    "a pointer to a pickle": (pointing(PICKLE), f"{PICKLE} is a git-lfs pointer", PULL),
+    "a pointer to an index": (pointing(f"{WEIGHTS}.index.json"), "index.json is a git-lfs pointer", PULL),
+    "a pointer to a template": (pointing("x/y.jinja"), "/model/x/y.jinja is a git-lfs pointer", PULL),
+    "sentencepiece": (only_tokenizer(b"\x0a\x09\x0a\x05<unk>"), "tokenizer.model needs sentencepiece", PIP),
     "a damaged pickle": (lambda m: (m / WEIGHTS).rename(m / PICKLE), f"{PICKLE} is truncated, damaged", AGAIN),
 }  # fmt: skip
 
@@ -144,8 +175,8 @@ NATIVE: dict[str, tuple[dict[str, Any], str, str]] = {
     "MLP": ({"d_intermediate": 64}, "d_intermediate is 64", "give a pure Mamba2 model"),
     "LayerNorm": ({"rms_norm": False}, "rms_norm is false", "give a model with RMS norm"),
     "half recurrent": ({"ssm_cfg": SSM | {"d_ssm": 32}}, "ssm_cfg.d_ssm is 32", "give a model whose whole d_inner"),
-    "no headdim": ({"ssm_cfg": SSM | {"headdim": 0}}, "config.json is not a valid Mamba2 config", AGAIN),
-    "no vocabulary": ({"vocab_size": None}, "config.json is not a valid Mamba2 config", AGAIN),
+    "no headdim": ({"ssm_cfg": SSM | {"headdim": 0}}, "ssm_cfg.headdim is 0", "mend config.json"),
+    "no vocabulary": ({"vocab_size": None}, "vocab_size is None", "mend config.json"),
     "no tokenizer": ({}, "no tokenizer could be loaded from", "give one with --tokenizer"),
 }
 
@@ -158,3 +189,23 @@ def test_a_native_model_of_another_kind_is_refused(
     configured(**changes)(folder)
     line = refused(folder)
     assert thing in line and remedy in line
+
+
+def linked(given: Path) -> None:
+    (given / "tokenizer.json").unlink()
+    (given / "tokenizer.json").symlink_to("/etc/hostname")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "remedy"),
+    [(written("tokenizer.json", POINTER), PULL), (only_tokenizer(b"\x0a\x07"), PIP), (linked, "remove the link")],
+    ids=["a pointer", "sentencepiece", "a link"],
+)
+def test_a_tokenizer_that_is_given_is_looked_over_as_the_models_own(
+    spoil: Spoil, remedy: str, originals: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (given := tmp_path / "given").mkdir()
+    for path in originals.glob("model/tok*"):
+        shutil.copy(path, given)
+    spoil(given)
+    assert remedy in refused(tokenizer=given)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ghost.checkpoint.native import to_transformers
 from ghost.checkpoint.source import EMBEDDINGS, HEAD, open_checkpoint
+from ghost.mixer import RECURRENT
 from tests.models import (
     VOCAB,
     backbone_logits,
@@ -35,6 +36,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "sharded": {"max_shard_size": "20KB"},
     "biases": {"use_bias": True},
     "no biases": {"use_conv_bias": False},
+    "two channels, one tap": {"d_state": 2, "conv_kernel": 1, "chunk_size": 1},
+    "many channels and taps, odd chunks": {"d_state": 256, "conv_kernel": 8, "chunk_size": 7, "n_groups": 4},
     "other sizes": {"d_state": 20, "conv_kernel": 3, "layer_norm_epsilon": 0.01, "time_step_limit": (0.3, 0.9)},
 }
 
@@ -66,6 +69,24 @@ def test_bf16_logits_are_as_close_to_fp32_as_those_of_transformers(in_fp32: bool
     assert found.dtype == torch.float32
     assert open_backbone(folder, torch.bfloat16).embed(TOKENS).dtype == (torch.float32 if in_fp32 else torch.bfloat16)
     assert 0 < (found - exact).norm() <= 1.5 * (stock - exact).norm()
+
+
+def test_in_bf16_the_recurrence_keeps_the_parameters_of_the_file(tmp_path: Path):
+    folder = make_model(tmp_path, n_groups=2, layers=6)
+    coarse, source = open_backbone(folder, torch.bfloat16), open_checkpoint(folder)
+    for i in range(source.layers):
+        placed, stored = coarse.layer(i).mixer, source.mixer(i)
+        assert all(placed[name].dtype == stored[name].dtype and placed[name].equal(stored[name]) for name in RECURRENT)
+        assert {tensor.dtype for name, tensor in placed.items() if name not in RECURRENT} == {torch.bfloat16}
+
+
+def test_rounding_them_too_costs_bf16_a_part_of_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = make_model(tmp_path, n_groups=2, layers=6)
+    exact = backbone_logits(open_backbone(folder), TOKENS)
+    kept = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
+    monkeypatch.setattr("ghost.backbone.RECURRENT", ())
+    rounded = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
+    assert (kept - exact).norm() < (rounded - exact).norm()
 
 
 def test_shards_are_read_with_nothing_else_in_the_folder(tmp_path: Path):

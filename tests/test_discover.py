@@ -230,17 +230,23 @@ def test_a_tokenizer_is_asked_for_unless_the_recipe_gives_one(source: Source, mo
     assert source.look(own_tokenizer=False)["native"].fingerprint
 
 
-def test_the_fingerprint_is_of_config_weights_and_tokenizer(source: Source, models: Path) -> None:
+def test_the_fingerprint_is_of_all_that_is_read_or_published(source: Source, models: Path) -> None:
     source.upload(models / "sharded", "model")
     first = source.look()["model"].fingerprint
     source.put("model/README.md", b"a card")
-    source.put("model/notes/config.txt", b"a note")
+    source.put("model/.cache/note", b"hidden")
+    source.put("model/consolidated.safetensors", b"other weights")
+    source.put("model/onnx/model.onnx", b"other weights")
+    source.put("model/onnx/vocab.json", b"and what belongs to them")
     assert source.look()["model"].fingerprint == first
     seen = {first}
     for name in ("config.json", "tokenizer.json", "generation_config.json"):
         source.put(f"model/{name}", (models / "sharded" / name).read_bytes() + b" ")
         seen.add(source.look()["model"].fingerprint)
-    assert len(seen) == 4
+    for name in ("NOTICE", "additional_chat_templates/tool_use.jinja", "notes/of/training.txt"):
+        source.put(f"model/{name}", b"a note")
+        seen.add(source.look()["model"].fingerprint)
+    assert len(seen) == 7
 
 
 def test_a_local_fingerprint_is_of_contents_and_not_of_times(tmp_path: Path, models: Path) -> None:

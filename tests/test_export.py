@@ -2,18 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
+from ghost.checkpoint.tensors import TensorFiles
 from ghost.checkpoint.writer import Planned, write_weights
 from ghost.export import export
 from ghost.selection import Selection
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "biases": ({"use_bias": True, "n_groups": 2}, {"policy": "pooled"}),
     "no biases": ({"use_conv_bias": False}, {}),
     "sharded": ({"max_shard_size": "20KB"}, {}),
+    "many taps, odd chunks": ({"conv_kernel": 8, "chunk_size": 7, "n_groups": 4}, {}),
     "native": ({"n_groups": 2}, {}),
 }
 
@@ -154,22 +156,38 @@ def test_weights_stored_with_the_flag_that_rescales_them_on_loading_stay_as_stor
     assert_same(stock_logits(load_stock(tmp_path / "out"), TOKENS), expected)
 
 
-def test_each_pruned_layer_is_asked_for_once(tmp_path: Path):
-    source, asked, out = open_checkpoint(make_model(tmp_path / "model")), [], tmp_path / "out"
-    out.mkdir()
+@pytest.mark.parametrize("max_shard_size", ["5GB", "20KB"])
+def test_each_tensor_is_read_once_and_each_layer_at_one_time(
+    max_shard_size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In several dtypes too, which lie apart in the file that is written."""
+    model, out, asked, read = tmp_path / "model", tmp_path / "out", list[int](), list[str]()
+    load_stock(make_model(tmp_path / "fp32")).save_pretrained(model, max_shard_size=max_shard_size)
+    for path in model.glob("*.safetensors"):
+        wide = ("A_log", "dt_bias", "norm_f.weight")
+        save_file({n: t if n.endswith(wide) else t.bfloat16() for n, t in load_file(path).items()}, path)
+    source, load = open_checkpoint(model), TensorFiles.load
+    monkeypatch.setattr(TensorFiles, "load", lambda self, names: load(self, _noted(read, names)))
 
     def unpruned(i: int) -> dict[str, Tensor]:
         asked.append(i)
         return source.mixer(i)
 
+    out.mkdir()
     export(source, unpruned, source.mixer_layout, out, {})
-    assert asked == [0, 1, 2]
-    assert_same_tensors(out / "model.safetensors", source.folder / "model.safetensors")
+    assert asked == [0, 1, 2] and sorted(read) == sorted(source.tensors.home)
+    stored = {name: tensor for path in source.tensors.files for name, tensor in load_file(path).items()}
+    assert_same_tensors(load_file(out / "model.safetensors"), stored)
 
 
-def assert_same_tensors(written: Path, stored: Path) -> None:
-    found, expected = load_file(written), load_file(stored)
-    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+def _noted(read: list[str], names: Iterable[str]) -> list[str]:
+    read += (listed := list(names))
+    return listed
+
+
+def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert {name: t.dtype for name, t in found.items()} == {name: t.dtype for name, t in expected.items()}
+    assert all(found[name].equal(expected[name]) for name in expected)
 
 
 def planned(source: Checkpoint) -> Iterator[Planned]:
@@ -202,7 +220,7 @@ def test_weights_up_to_the_limit_are_one_file(tmp_path: Path):
     source = open_checkpoint(make_model(tmp_path / "model"))
     size = sum(tensor.size for tensor in planned(source))
     assert write_weights(tmp_path, planned(source), size) == ["model.safetensors"]
-    assert_same_tensors(tmp_path / "model.safetensors", source.folder / "model.safetensors")
+    assert_same_tensors(load_file(tmp_path / "model.safetensors"), load_file(source.folder / "model.safetensors"))
 
 
 @torch.inference_mode()

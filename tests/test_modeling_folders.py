@@ -115,6 +115,15 @@ def test_the_base_model_loads_with_nothing_missing(folder: Path):
     torch.testing.assert_close(found, logits(projected_model(2)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_recurrence_keeps_the_parameters_of_the_file_in_any_dtype(folder: Path, dtype: torch.dtype):
+    stored, loaded = load_file(folder / "model.safetensors"), load(folder, dtype=dtype).state_dict()
+    for name, tensor in loaded.items():
+        kept = name.endswith((".A_log", ".dt_bias", ".D"))
+        assert tensor.dtype == (torch.float32 if kept else dtype), name
+        assert not kept or tensor.equal(stored[name])
+
+
 def test_a_folder_without_a_projection_says_so_and_begins_with_the_first_channels(folder: Path):
     weights, name = load_file(folder / "model.safetensors"), "backbone.layers.1.mixer.B_proj"
     del weights[name]

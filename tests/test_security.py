@@ -48,10 +48,35 @@ def test_a_link_out_of_the_model_folder_is_refused_and_nothing_is_published(
 
 def test_a_link_by_way_of_links_and_parents_is_refused(model: Path) -> None:
     (model.parent / "secret").write_text("secret")
-    (model / "sub").mkdir()
-    (model / "sub/next").symlink_to("../../secret")
-    (model / "tokenizer.model").symlink_to("sub/next")
+    (model / ".sub").mkdir()
+    (model / ".sub/next").symlink_to("../../secret")
+    (model / "tokenizer.model").symlink_to(".sub/next")
     assert "tokenizer.model is a link to" in refusal(open_checkpoint, model)
+
+
+@pytest.mark.parametrize("name", ["sub/next", "sub/deeper/next", "linked/next"])
+def test_a_link_in_a_folder_below_is_refused_too(name: str, model: Path) -> None:
+    (model.parent / "secret").write_text("secret")
+    (model / ".hidden").mkdir()
+    (model / "linked").symlink_to(".hidden")
+    (model / name).parent.mkdir(parents=True, exist_ok=True)
+    (model / name).symlink_to(model.parent / "secret")
+    assert f"{name} is a link to {model.parent / 'secret'}, outside" in refusal(open_checkpoint, model)
+
+
+def test_a_folder_elsewhere_is_not_looked_into_by_a_link(model: Path) -> None:
+    (model.parent / "elsewhere").mkdir()
+    (model / "additional_chat_templates").symlink_to("../elsewhere")
+    assert "additional_chat_templates is a link to" in refusal(open_checkpoint, model)
+
+
+def test_links_in_circles_come_to_an_end(model: Path) -> None:
+    for name, target in (("a", "b"), ("b", "a")):
+        (model / name).mkdir()
+        for number in range(4):
+            (model / name / str(number)).symlink_to(f"../{target}")
+    (model / "self").symlink_to(".")
+    assert open_checkpoint(model).layers == 3
 
 
 def test_a_shard_that_is_a_link_out_of_the_folder_is_refused(model: Path) -> None:
@@ -88,6 +113,19 @@ def as_hub_cache(model: Path, cache: Path, *, shared: bool) -> Path:
 def test_the_links_of_the_hub_cache_are_followed(shared: bool, model: Path, tmp_path: Path) -> None:
     digest = open_checkpoint(model).digest
     assert open_checkpoint(as_hub_cache(model, tmp_path / "hub", shared=shared)).digest == digest
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_folder_in_a_snapshot_is_a_model_as_the_snapshot_is(shared: bool, model: Path, tmp_path: Path) -> None:
+    digest = open_checkpoint(model).digest
+    snapshot = as_hub_cache(model, tmp_path / "hub", shared=shared)
+    below = snapshot / "some/where"
+    below.mkdir(parents=True)
+    for path in [path for path in snapshot.iterdir() if path.is_symlink()]:
+        (below / path.name).symlink_to(Path("../..") / path.readlink())
+    assert open_checkpoint(below).digest == digest
+    (below / "tokenizer.model").symlink_to("../../../../refs")
+    assert "tokenizer.model is a link to" in refusal(open_checkpoint, below)
 
 
 @pytest.mark.parametrize("target", ["../../../secret", "../../refs", "../../../models--other--name/blobs/x"])

@@ -15,7 +15,9 @@ from tasks.staging import local
 from tests.models import make_model, make_native
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
-BESIDE = {"consolidated.safetensors", "pytorch_model.bin", "modeling.py", "README.md", "original/config.json"}
+BESIDE = {"consolidated.safetensors", "pytorch_model.bin", "modeling.py", "README.md", "original/config.json",
+          "original/tokenizer.model", ".cache/download"}  # fmt: skip
+TRAVELLING = {"NOTICE", "tekken.json", "additional_chat_templates/tool_use.jinja", "assets/figures/loss.png"}
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +36,26 @@ def put(endpoint: str, name: str, data: bytes) -> str:
 
 
 def upload(endpoint: str, folder: Path) -> str:
-    for path in folder.iterdir():
-        put(endpoint, f"{folder.name}/{path.name}", path.read_bytes())
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        put(endpoint, f"{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
     return f"s3://inbox/{folder.name}"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("max_shard_size", ["5GB", "30KB"])
 def test_a_model_comes_without_what_lies_beside_it(endpoint: str, tmp_path: Path, max_shard_size: str) -> None:
     model = make_model(tmp_path / f"model-{max_shard_size}", max_shard_size=max_shard_size)
+    for name in TRAVELLING:
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text(f"content of {name}")
     url = upload(endpoint, model)
     for name in BESIDE:
         put(endpoint, f"{model.name}/{name}", b"not to be downloaded")
     copy = Path(local(url, "model"))
-    assert {path.name for path in copy.iterdir()} == {path.name for path in model.iterdir()}
+    assert names(copy) == names(model) >= TRAVELLING
     assert open_checkpoint(copy).digest == open_checkpoint(model).digest
     assert max_shard_size == "5GB" or len(open_checkpoint(copy).tensors.files) > 1
 
@@ -55,8 +64,16 @@ def test_a_native_model_and_a_tokenizer_folder(endpoint: str, tmp_path: Path) ->
     model = make_model(tmp_path / "tokenizer")
     native = make_native(tmp_path / "native", model)
     assert open_checkpoint(local(upload(endpoint, native), "model")).digest == open_checkpoint(native).digest
-    found = {path.name for path in Path(local(upload(endpoint, model), "tokenizer")).iterdir()}
-    assert "tokenizer.json" in found and "model.safetensors" not in found
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates/tool_use.jinja").write_text("tools")
+    (model / "NOTICE").write_text("notice")
+    found = names(Path(local(upload(endpoint, model), "tokenizer")))
+    assert found == {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "additional_chat_templates/tool_use.jinja",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From text to token ids: the model's own tokenizer, and a seeded sample of windows."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ghost.calibration.corpus import Corpus, Split
 from ghost.calibration.pieces import token_ids
+from ghost.checkpoint.tokenizer import check_tokenizer, missing_packages
 from ghost.errors import CheckpointError, CorpusError
 
 READ_TIMES, READ_LEAST = 16, 1 << 20
@@ -66,13 +68,17 @@ def dominant_token(tokens: Tensor, tokenizer: Any, split: Split) -> list[str]:
 
 
 def load_tokenizer(tokenizer: str | Path) -> Any:
-    """The tokenizer of a folder or hub name. CheckpointError where there is none."""
+    """The tokenizer of a folder or hub name. CheckpointError where there is none that can be read."""
     from transformers import AutoTokenizer
 
+    folder = Path(os.path.expanduser(tokenizer))
+    if is_folder := folder.is_dir():
+        check_tokenizer(folder)
     try:
-        return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder if is_folder else tokenizer, trust_remote_code=False)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        missing = missing_packages(folder) if is_folder else None
+        reason = missing or str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"no tokenizer could be loaded from {tokenizer} ({reason}); give one with --tokenizer"
         ) from None

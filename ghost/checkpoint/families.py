@@ -1,15 +1,16 @@
 """How each transformers family spells Mamba2: the one place in ghost that knows which family a model is of."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ghost.checkpoint.fields import amount, check_unknown, count, factors, flag, interval
 from ghost.checkpoint.limits import check_counts
 from ghost.checkpoint.native import is_native, to_transformers
 from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
-from ghost.mixer import MixerLayout
+from ghost.mixer import BIASES, MixerLayout
 
 PROJECTED = "ghost_mamba2"
 """ghost's own: mamba2 with a projected state, in ghost/modeling."""
@@ -30,6 +31,8 @@ class Family:
     """MixerLayout's fields that take more than a name."""
     inner_width: Callable[[Config], tuple[str, ...]]
     """Fields whose product must be nheads * headdim; none where the family makes d_inner of the heads."""
+    biases: Mapping[str, str | None]
+    """Bias tensors by the field that says whether they are there; None where they always are."""
     activation_field: str | None
     """Activation after the convolution; None where the family fixes it to SiLU."""
 
@@ -40,13 +43,13 @@ class Family:
 
 
 def _clamped(config: Config) -> dict[str, Any]:
-    low, high = config.time_step_limit or (0.0, math.inf)
-    return {"dt_limit": (float(low), float(high))}
+    limit = config.time_step_limit
+    return {"dt_limit": (0.0, math.inf) if limit is None else interval("time_step_limit", limit)}
 
 
 def _clamped_below(config: Config) -> dict[str, Any]:
     """zamba2 and nemotron_h take time_step_min for the limit, whatever time_step_limit says."""
-    return {"dt_limit": (float(config.time_step_min), math.inf)}
+    return {"dt_limit": (amount("time_step_min", config.time_step_min), math.inf)}
 
 
 def _zamba2(config: Config) -> dict[str, Any]:
@@ -54,13 +57,17 @@ def _zamba2(config: Config) -> dict[str, Any]:
 
 
 def _falcon_h1(config: Config) -> dict[str, Any]:
-    normed = "norm-then-gate" if config.mamba_norm_before_gate else "gate-then-norm"
+    normed = "norm-then-gate" if flag("mamba_norm_before_gate", config.mamba_norm_before_gate) else "gate-then-norm"
     return {
-        "gating": normed if config.mamba_rms_norm else "gate",
-        "multipliers": tuple(config.ssm_multipliers),
-        "in_multiplier": config.ssm_in_multiplier,
+        "gating": normed if flag("mamba_rms_norm", config.mamba_rms_norm) else "gate",
+        "multipliers": factors("ssm_multipliers", config.ssm_multipliers, 5),
+        "in_multiplier": factors("ssm_in_multiplier", [config.ssm_in_multiplier], 1)[0],
         **_clamped(config),
     }
+
+
+def _biases(in_proj: str, conv1d: str | None, out_proj: str) -> dict[str, str | None]:
+    return dict(zip(BIASES, (in_proj, conv1d, out_proj), strict=True))
 
 
 _MAMBA2 = {"d_model": "hidden_size", "nheads": "num_heads", "headdim": "head_dim", "n_groups": "n_groups",
@@ -71,25 +78,28 @@ _ZAMBA2 = _BAMBA | {"nheads": "n_mamba_heads", "headdim": "mamba_headdim", "n_gr
 _NEMOTRON_H = _MAMBA2 | {"nheads": "mamba_num_heads", "headdim": "mamba_head_dim", "d_state": "ssm_state_size"}
 
 _EXPANDED = ("mamba_expand", "hidden_size")
+_USED = _biases("use_bias", "use_conv_bias", "use_bias")
+_MAMBA = _biases("mamba_proj_bias", "mamba_conv_bias", "mamba_proj_bias")
 _ROWS = (
     Family(model_type="mamba2", mixer_paths=("backbone.layers.{i}.mixer",), names=_MAMBA2, derived=_clamped,
-           inner_width=lambda config: ("expand", "hidden_size"), activation_field="hidden_act"),
+           inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
     Family(model_type="zamba2", mixer_paths=("model.layers.{i}.mamba", "model.layers.{i}.mamba_decoder.mamba"),
-           names=_ZAMBA2, derived=_zamba2, inner_width=lambda config: _EXPANDED, activation_field=None),
+           names=_ZAMBA2, derived=_zamba2, inner_width=lambda config: _EXPANDED,
+           biases=_biases("add_bias_linear", None, "add_bias_linear"), activation_field=None),
     Family(model_type="bamba", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
-           inner_width=lambda config: _EXPANDED, activation_field="hidden_act"),
+           inner_width=lambda config: _EXPANDED, biases=_MAMBA, activation_field="hidden_act"),
     Family(model_type="falcon_h1", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_falcon_h1,
            inner_width=lambda config: _EXPANDED if config.mamba_d_ssm is None else ("mamba_d_ssm",),
-           activation_field="hidden_act"),
+           biases=_biases("mamba_proj_bias", "mamba_conv_bias", "projectors_bias"), activation_field="hidden_act"),
     Family(model_type="granitemoehybrid", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
-           inner_width=lambda config: _EXPANDED, activation_field="hidden_act"),
+           inner_width=lambda config: _EXPANDED, biases=_MAMBA, activation_field="hidden_act"),
     # transformers renames nemotron_h's backbone to model on loading, and back on saving
     Family(model_type="nemotron_h", mixer_paths=("backbone.layers.{i}.mixer", "model.layers.{i}.mixer"),
-           names=_NEMOTRON_H, derived=_clamped_below, inner_width=lambda config: (),
+           names=_NEMOTRON_H, derived=_clamped_below, inner_width=lambda config: (), biases=_USED,
            activation_field="mamba_hidden_act"),
     Family(model_type=PROJECTED, mixer_paths=("backbone.layers.{i}.mixer",),
            names=_MAMBA2 | {"projected_from": "projected_from"}, derived=_clamped,
-           inner_width=lambda config: ("expand", "hidden_size"), activation_field="hidden_act"),
+           inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
 )  # fmt: skip
 FAMILIES = {row.model_type: row for row in _ROWS}
 WHOLE_MODELS = ("mamba2", PROJECTED)
@@ -111,6 +121,7 @@ def refuse(model_type: str | None) -> NoReturn:
 def check_whole_model(raw: dict[str, Any], where: str = "config.json") -> None:
     """CheckpointError unless this config.json, native or transformers', is of a model that ghost prunes as a whole."""
     check_counts(raw)
+    check_unknown(raw)
     model_type = raw.get("model_type")
     if is_native(raw):
         _check_native(raw, where)
@@ -126,7 +137,7 @@ def _check_native(raw: dict[str, Any], where: str) -> None:
     except CheckpointError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"{where} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
 
 
@@ -136,11 +147,33 @@ def family_of(config: Config) -> Family:
 
 
 def mixer_layout(config: Config) -> MixerLayout:
-    """The layout that all Mamba2 mixers of the model have; CheckpointError where the config contradicts itself."""
+    """The layout that all Mamba2 mixers of the model have; CheckpointError where a value is none that its field can
+    have, or the config contradicts itself."""
     family = family_of(config)
+    named = {ours: _read(ours, theirs, getattr(config, theirs)) for ours, theirs in family.names.items()}
     _check(family, config)
-    named = {ours: getattr(config, theirs) for ours, theirs in family.names.items()}
-    return MixerLayout(**named | family.derived(config))
+    biases = frozenset(name for name, field in family.biases.items() if _has_bias(config, field))
+    return MixerLayout(biases=biases, **named | family.derived(config))
+
+
+def _read(ours: str, theirs: str, value: object) -> Any:
+    return amount(theirs, value) if ours == "norm_eps" else count(theirs, value)
+
+
+def _has_bias(config: Config, field: str | None) -> bool:
+    return field is None or flag(field, getattr(config, field))
+
+
+def check_biases(config: Config, names: Container[str], where: str) -> None:
+    """CheckpointError where a mixer's tensors `names` have a bias that the config denies, or lack one that it asks
+    for."""
+    for name, field in family_of(config).biases.items():
+        if field is not None and (wanted := _has_bias(config, field)) != (name in names):
+            found = "missing" if wanted else "there"
+            raise CheckpointError(
+                f"{where}: {field} is {str(wanted).lower()} in config.json, but tensor {name} is {found}; check that "
+                "config and weights belong together"
+            )
 
 
 def _check(family: Family, config: Config) -> None:
@@ -152,8 +185,10 @@ def _check(family: Family, config: Config) -> None:
         )
     activation = getattr(config, family.activation_field) if family.activation_field else "silu"
     if activation not in ("silu", "swish"):
-        raise CheckpointError(f"{family.activation_field} is {activation!r}; ghost knows Mamba2 with 'silu' only")
+        raise CheckpointError(
+            f"{family.activation_field} is {activation!r}; ghost knows Mamba2 with 'silu' only, give such a model"
+        )
 
 
 def _product(config: Config, fields: tuple[str, ...]) -> int:
-    return int(math.prod(getattr(config, field) for field in fields))
+    return int(math.prod(count(field, getattr(config, field)) for field in fields))

@@ -1,6 +1,7 @@
-"""JSON files of a model folder, which are small: a large one is no JSON file of a model."""
+"""The files of a model folder: what there is, and its JSON files, which are small."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,41 @@ from ghost.checkpoint.pickled import AGAIN
 from ghost.errors import CheckpointError
 
 JSON_BYTES = 100_000_000
-"""As much as safetensors allows a header, which lists the same tensors as an index does."""
+"""As much as safetensors allows a header, which lists the same tensors as an index does; a larger file is no JSON file
+of a model."""
+POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1", 1024
+
+
+def entries(folder: Path, *, linked: bool = False) -> Iterator[Path]:
+    """Files and folders below, each folder before what is in it; what is in hidden ones is left out.
+
+    Links to folders are entered, links to folders in there (`linked`) are not: no circle of links goes on for ever.
+    """
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.name.startswith(".") or not path.is_dir() or (linked and path.is_symlink()):
+            continue
+        try:
+            yield from entries(path, linked=linked or path.is_symlink())
+        except PermissionError:  # such as lost+found, where a file system begins
+            continue
+
+
+def check_pointers(paths: Iterable[Path]) -> None:
+    """CheckpointError where git-lfs has left a file's address in place of the file."""
+    for path in paths:
+        if path.stat().st_size > POINTER_BYTES:
+            continue
+        if path.read_bytes().startswith(POINTER):
+            raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself; run git lfs pull in its folder")
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. ValueError where it is larger than 100 MB, nested too deeply, or not JSON."""
+    """The value in a JSON file. ValueError where it is larger than 100 MB, nested too deeply, or not JSON;
+    CheckpointError for a git-lfs pointer."""
     if (size := path.stat().st_size) > JSON_BYTES:
         raise ValueError(f"it has {size} bytes, more than {JSON_BYTES}")
+    check_pointers([path])
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
+from ghost.checkpoint.files import entries
 from ghost.errors import CheckpointError
 
 HUB_REPOSITORY, HUB_SNAPSHOTS, HUB_BLOBS = "models--", "snapshots", "blobs"
 
 
 def check_links(folder: Path) -> None:
-    """CheckpointError where a file or folder right inside `folder` is a link that leads out of it.
+    """CheckpointError where a file or folder below `folder` is a link that leads out of it.
 
-    The hub's cache is made of links; those of a snapshot may lead to the blobs of its repository or of its cache.
+    The hub's cache is made of links; those of a snapshot, or of a folder in one, may lead to the blobs of its
+    repository or of its cache.
     """
     allowed = _places(folder.resolve())
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
             raise CheckpointError(
                 f"{path} is a link to {path.resolve()}, outside the model's folder; put the file itself there if you "
@@ -22,7 +24,8 @@ def check_links(folder: Path) -> None:
 
 
 def _places(folder: Path) -> list[Path]:
-    snapshots, repository, cache = folder.parents[:3] if len(folder.parents) > 2 else (folder,) * 3
-    if snapshots.name == HUB_SNAPSHOTS and repository.name.startswith(HUB_REPOSITORY):
-        return [folder, repository / HUB_BLOBS, cache / HUB_BLOBS]
+    for snapshots in folder.parents:
+        repository = snapshots.parent
+        if snapshots.name == HUB_SNAPSHOTS and repository.name.startswith(HUB_REPOSITORY):
+            return [folder, repository / HUB_BLOBS, repository.parent / HUB_BLOBS]
     return [folder]

@@ -1,8 +1,25 @@
-"""The native state-spaces format (mamba_ssm's MambaLMHeadModel): its config in transformers' words."""
+"""The native state-spaces format (mamba_ssm's MambaLMHeadModel): its config in transformers' words.
+
+mamba_ssm 2.3 hands ssm_cfg to its Mamba2 module as arguments. Each of them is read, has to be at the value that
+transformers' Mamba2 is written for, or is harmless; any other may change the mathematics, and is refused.
+"""
 
 from typing import Any
 
+from ghost.checkpoint.fields import count, flag, interval
 from ghost.errors import CheckpointError
+
+MODEL = {"d_model", "n_layer", "vocab_size", "ssm_cfg", "residual_in_fp32", "pad_vocab_size_multiple", "tie_embeddings",
+         "attn_layer_idx", "d_intermediate", "rms_norm"}  # fmt: skip
+MODEL_HARMLESS = {"attn_cfg", "fused_add_norm", "architectures", "auto_map", "dtype", "torch_dtype",
+                  "transformers_version", "_name_or_path"}  # fmt: skip
+"""Of attention, of which there is none; how it is computed, not what; and what others note about a model."""
+MIXER = {"layer", "d_state", "d_conv", "expand", "headdim", "ngroups", "d_ssm", "dt_limit", "bias", "conv_bias",
+         "chunk_size"}  # fmt: skip
+MIXER_FIXED = {"norm_before_gate": False, "rmsnorm": True, "D_has_hdim": False, "activation": "silu"}
+MIXER_HARMLESS = {"conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor", "use_mem_eff_path",
+                  "sequence_parallel"}  # fmt: skip
+"""How weights begin, and how the module computes."""
 
 
 def is_native(config: dict[str, Any]) -> bool:
@@ -10,36 +27,52 @@ def is_native(config: dict[str, Any]) -> bool:
 
 
 def to_transformers(config: dict[str, Any]) -> Any:
-    """A `Mamba2Config`. CheckpointError where the model is not a plain stack of Mamba2 mixers."""
-    ssm: dict[str, Any] = config.get("ssm_cfg") or {}
+    """A `Mamba2Config`. CheckpointError where the model is not a plain stack of Mamba2 mixers, or a value is none that
+    its field can have."""
+    ssm = config.get("ssm_cfg") or {}
+    if not isinstance(ssm, dict):
+        raise CheckpointError(
+            f"config.json: ssm_cfg is a {type(ssm).__name__}, and has to be an object; mend config.json"
+        )
     _refuse_others(config, ssm)
-    d_model, expand, headdim = config["d_model"], ssm.get("expand", 2), ssm.get("headdim", 64)
-    multiple = config.get("pad_vocab_size_multiple", 8)
+    d_model, multiple = count("d_model", config["d_model"]), config.get("pad_vocab_size_multiple", 8)
+    vocabulary, padded = count("vocab_size", config["vocab_size"]), count("pad_vocab_size_multiple", multiple)
     from transformers import Mamba2Config
 
     fields = {
         "architectures": ["Mamba2ForCausalLM"],
         "hidden_size": d_model,
-        "num_hidden_layers": config["n_layer"],
-        "vocab_size": -(-config["vocab_size"] // multiple) * multiple,
-        "state_size": ssm.get("d_state", 128),
-        "head_dim": headdim,
-        "num_heads": expand * d_model // headdim,
-        "n_groups": ssm.get("ngroups", 1),
-        "expand": expand,
-        "conv_kernel": ssm.get("d_conv", 4),
-        "use_bias": ssm.get("bias", False),
-        "use_conv_bias": ssm.get("conv_bias", True),
-        "chunk_size": ssm.get("chunk_size", 256),
-        "time_step_limit": list(ssm.get("dt_limit", (0.0, float("inf")))),
+        "num_hidden_layers": count("n_layer", config["n_layer"]),
+        "vocab_size": -(-vocabulary // padded) * padded,
+        "residual_in_fp32": flag("residual_in_fp32", config.get("residual_in_fp32", True)),
+        "tie_word_embeddings": flag("tie_embeddings", config.get("tie_embeddings", True)),
         "layer_norm_epsilon": 1e-5,
-        "residual_in_fp32": config.get("residual_in_fp32", True),
-        "tie_word_embeddings": config.get("tie_embeddings", True),
         "bos_token_id": 0,
         "eos_token_id": 0,
         "pad_token_id": 0,
     }
-    return Mamba2Config(**fields)
+    return Mamba2Config(**fields | _mixer(ssm, d_model))
+
+
+def _mixer(ssm: dict[str, Any], d_model: int) -> dict[str, Any]:
+    sizes = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "chunk_size": 256}
+    found = {name: count(f"ssm_cfg.{name}", ssm.get(name, usual)) for name, usual in sizes.items()}
+    if ssm.get("d_ssm") not in (None, found["expand"] * d_model):
+        raise CheckpointError(
+            f"ssm_cfg.d_ssm is {ssm['d_ssm']}, less than d_inner; give a model whose whole d_inner is recurrent"
+        )
+    return {
+        "state_size": found["d_state"],
+        "head_dim": found["headdim"],
+        "num_heads": found["expand"] * d_model // found["headdim"],
+        "n_groups": found["ngroups"],
+        "expand": found["expand"],
+        "conv_kernel": found["d_conv"],
+        "chunk_size": found["chunk_size"],
+        "use_bias": flag("ssm_cfg.bias", ssm.get("bias", False)),
+        "use_conv_bias": flag("ssm_cfg.conv_bias", ssm.get("conv_bias", True)),
+        "time_step_limit": list(interval("ssm_cfg.dt_limit", ssm.get("dt_limit", (0.0, float("inf"))))),
+    }
 
 
 def _refuse_others(config: dict[str, Any], ssm: dict[str, Any]) -> None:
@@ -52,7 +85,19 @@ def _refuse_others(config: dict[str, Any], ssm: dict[str, Any]) -> None:
         raise CheckpointError(
             "rms_norm is false, but transformers' Mamba2 has no other norm; give a model with RMS norm"
         )
-    if ssm.get("d_ssm") not in (None, ssm.get("expand", 2) * config["d_model"]):
+    _refuse_unknown(config, MODEL | MODEL_HARMLESS, "")
+    _refuse_unknown(ssm, MIXER | MIXER_FIXED.keys() | MIXER_HARMLESS, "ssm_cfg.")
+    for name, value in MIXER_FIXED.items():
+        if ssm.get(name, value) != value:
+            raise CheckpointError(
+                f"ssm_cfg.{name} is {ssm[name]!r}, but ghost and transformers know Mamba2 with {value!r} only; give a "
+                "model of that kind"
+            )
+
+
+def _refuse_unknown(config: dict[str, Any], known: set[str], prefix: str) -> None:
+    for name in sorted(config.keys() - known):
         raise CheckpointError(
-            f"ssm_cfg.d_ssm is {ssm['d_ssm']}, less than d_inner; give a model whose whole d_inner is recurrent"
+            f"config.json: {prefix}{name} is a field that mamba_ssm's Mamba2 does not have, and may change what the "
+            "model computes; remove it if it does not"
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import PROJECTED, check_whole_model, mixer_layout
-from ghost.checkpoint.files import read_config
+from ghost.checkpoint.companions import CONFIG, companion_files
+from ghost.checkpoint.families import PROJECTED, check_biases, check_whole_model, mixer_layout
+from ghost.checkpoint.fields import count, flag
+from ghost.checkpoint.files import check_pointers, read_config
+from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.native import is_native, to_transformers
 from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
@@ -23,8 +27,6 @@ from ghost.mixer import MixerLayout
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 EMBEDDINGS, FINAL_NORM, HEAD = "backbone.embeddings.weight", "backbone.norm_f.weight", "lm_head.weight"
 NATIVE_EMBEDDINGS = "backbone.embedding.weight"
-COMPANIONS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-              "generation_config.json", "LICENSE*")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the names and contents of config, weights and tokenizer."""
-        return _digest([self.folder / "config.json", *self.tensors.files, *self.companions()])
+        """sha256 over the names and contents of config, weights and all that is published beside them."""
+        return _digest(self.folder, [self.folder / CONFIG, *self.tensors.files, *self.companions()])
 
     @property
     def parameters(self) -> int:
@@ -63,9 +65,8 @@ class Checkpoint:
         return mixers | {self._stored(name) for name in self.others()}
 
     def companions(self) -> list[Path]:
-        """Tokenizer, generation settings and licence: files that travel with the weights as they are."""
-        found = {path for pattern in COMPANIONS for path in self.folder.glob(pattern) if path.is_file()}
-        return sorted(found)
+        """Tokenizer, generation settings, licence and whatever else travels with the weights as it is."""
+        return companion_files(self.folder)
 
     def mixer(self, layer: int) -> dict[str, Tensor]:
         """The mixer's tensors by their own names (`in_proj.weight`, ...)."""
@@ -135,6 +136,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     if is_native(raw):
         raw = json.loads(config.to_json_string())
     checkpoint = Checkpoint(folder, raw, config, mixer_layout(config), find_tensors(folder))
+    check_pointers(checkpoint.companions())
     check_complete(checkpoint)
     return checkpoint
 
@@ -143,7 +145,7 @@ def find_folder(model: str | Path) -> Path:
     """The local folder of a model; a hub name is downloaded into the hub's own cache."""
     if str(model) == "demo":
         return DEMO
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -152,21 +154,7 @@ def find_folder(model: str | Path) -> Path:
         raise CheckpointError(
             f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name"
         )
-    return _download(model)
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin", *COMPANIONS])
-        )
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"model {name}: no such folder here, and the hub did not give it ({reason}); check the name or the network"
-        ) from None
+    return download(model)
 
 
 def _config_object(raw: dict[str, Any], folder: Path) -> Any:
@@ -181,18 +169,19 @@ def _config_object(raw: dict[str, Any], folder: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
 
 
 def check_complete(checkpoint: Checkpoint) -> None:
     """CheckpointError unless the tensors are those of the config, each of its shape, and no others."""
     layout, where = checkpoint.mixer_layout, checkpoint.folder
-    if checkpoint.layers < 1:
-        raise CheckpointError(f"{where}: num_hidden_layers is {checkpoint.layers}; mend config.json, 1 is the least")
+    _check_fields(checkpoint.config)
     for layer in range(checkpoint.layers):
         prefix = mixer_prefix(layer)
         found = {n.removeprefix(prefix): _meta(s) for n, s in checkpoint.tensors.shapes.items() if n.startswith(prefix)}
+        if found:
+            check_biases(checkpoint.config, found, where=f"layer {layer} of {where}")
         layout.check(found, where=f"layer {layer} of {where}")
     if not checkpoint.config.tie_word_embeddings and HEAD not in checkpoint.tensors.home:
         raise CheckpointError(f"tensor {HEAD} is missing in {where} and tie_word_embeddings is false; {AGAIN}")
@@ -204,6 +193,14 @@ def check_complete(checkpoint: Checkpoint) -> None:
             f"{where}: unexpected tensor {strangers[0]} in a Mamba2 model of {checkpoint.layers} layers; "
             "check that config and weights belong together"
         )
+
+
+def _check_fields(config: Any) -> None:
+    """What a whole model's config says besides its mixers' layout."""
+    for name in ("num_hidden_layers", "vocab_size", "chunk_size"):
+        count(name, getattr(config, name))
+    for name in ("tie_word_embeddings", "residual_in_fp32"):
+        flag(name, getattr(config, name))
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
@@ -220,9 +217,10 @@ def _meta(shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-def _digest(paths: list[Path]) -> str:
+def _digest(folder: Path, paths: list[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            name = path.relative_to(folder).as_posix()
+            total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -1,6 +1,6 @@
 """The tensors of a model folder, read one at a time; what is not asked for is never in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ghost.checkpoint.files import read_json
+from ghost.checkpoint.companions import CONFIG, PROVENANCE, companions
+from ghost.checkpoint.files import check_pointers, read_json
 from ghost.checkpoint.pickled import AGAIN, DTYPES, open_pickled
 from ghost.errors import CheckpointError
 
@@ -50,6 +51,7 @@ class TensorFiles:
 def find_tensors(folder: Path) -> TensorFiles:
     """Look the folder's weights over by their headers: safetensors first, else PyTorch files, safely unpickled."""
     files = _weight_files(folder)
+    check_pointers(files)
     home, shapes, dtypes = {}, {}, {}
     for path in files:
         with _reader(path) as reader:
@@ -58,6 +60,21 @@ def find_tensors(folder: Path) -> TensorFiles:
                 home[name], shapes[name] = path, tuple(found.get_shape())
                 dtypes[name] = _dtype(found.get_dtype(), name, path)
     return TensorFiles(files, home, shapes, dtypes)
+
+
+def model_files(names: Set[str], shards: Callable[[str], Iterable[str]]) -> set[str]:
+    """Of the names below a model folder those that are read, or travel with the weights; a second format of the
+    weights stays where it is. `shards` gives the names that an index lists."""
+    return {CONFIG, PROVENANCE, *_weight_names(names, shards), *companions(names)} & names
+
+
+def _weight_names(names: Set[str], shards: Callable[[str], Iterable[str]]) -> set[str]:
+    for single, index in zip(SINGLE, INDEXED, strict=True):
+        if single in names:
+            return {single}
+        if index in names:
+            return {index, *shards(index)}
+    return set()
 
 
 def _dtype(name: str, tensor: str, path: Path) -> torch.dtype:

@@ -28,22 +28,39 @@ class Planned(NamedTuple):
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
+class _Place(NamedTuple):
+    """Where a tensor's bytes go: the file, and how far into it."""
+
+    path: Path
+    start: int
+
+
 def write_weights(folder: Path, tensors: Iterable[Planned], shard_bytes: int = SHARD_BYTES) -> list[str]:
     """safetensors files with the usual names: one file, or shards of at most `shard_bytes` and their index.
 
-    Wider dtypes come first, as the format's own writer has it, so that every tensor starts aligned.
+    Wider dtypes come first in a file, as the format's own writer has it, so that every tensor starts aligned; but
+    tensors are loaded in the order given, each once, so that what belongs together is read together.
     """
-    shards = _shards(sorted(tensors, key=lambda t: -t.dtype.itemsize), shard_bytes)
-    if len(shards) == 1:
-        write_safetensors(folder / "model.safetensors", shards[0])
-        return ["model.safetensors"]
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    planned = list(tensors)
+    shards = _shards(sorted(planned, key=lambda t: -t.dtype.itemsize), shard_bytes)
+    names = _names(len(shards))
+    places: dict[str, _Place] = {}
     for name, shard in zip(names, shards, strict=True):
-        write_safetensors(folder / name, shard)
+        places |= _write_header(folder / name, shard)
+    for t in planned:
+        _write_tensor(places[t.name], t)
+    if len(shards) == 1:
+        return names
     weight_map = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
-    index = {"metadata": {"total_size": sum(t.size for s in shards for t in s)}, "weight_map": weight_map}
+    index = {"metadata": {"total_size": sum(t.size for t in planned)}, "weight_map": weight_map}
     write_json(folder / "model.safetensors.index.json", index)
     return [*names, "model.safetensors.index.json"]
+
+
+def _names(shards: int) -> list[str]:
+    if shards == 1:
+        return ["model.safetensors"]
+    return [f"model-{number:05d}-of-{shards:05d}.safetensors" for number in range(1, shards + 1)]
 
 
 def _shards(tensors: list[Planned], shard_bytes: int) -> list[list[Planned]]:
@@ -55,8 +72,8 @@ def _shards(tensors: list[Planned], shard_bytes: int) -> list[list[Planned]]:
     return shards
 
 
-def write_safetensors(path: Path, tensors: list[Planned]) -> None:
-    """One safetensors file, streamed: the library's own writer wants all its tensors in memory at once."""
+def _write_header(path: Path, tensors: list[Planned]) -> dict[str, _Place]:
+    """Begin a safetensors file; the library's own writer wants all its tensors in memory at once."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for t in tensors:
@@ -64,10 +81,17 @@ def write_safetensors(path: Path, tensors: list[Planned]) -> None:
         offset += t.size
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for t in tensors:
-            file.write(t.load().to(t.dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
+    start = struct.pack("<Q", len(encoded))
+    path.write_bytes(start + encoded)
+    data = len(start) + len(encoded)
+    return {t.name: _Place(path, data + header[t.name]["data_offsets"][0]) for t in tensors}
+
+
+def _write_tensor(place: _Place, t: Planned) -> None:
+    """A gap that a later tensor fills is no place on the disk yet."""
+    with place.path.open("r+b") as file:
+        file.seek(place.start)
+        file.write(t.load().to(t.dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ class Pruned:
     provenance: Mapping[str, Any]
     """What made this model, and which channels of the source it keeps: the content of ghost.json."""
     companions: Mapping[str, bytes]
-    """Files that `save` writes beside the weights, by name: tokenizer, licence."""
+    """Files that `save` writes beside the weights, by name ('/' between segments): tokenizer, licence, and the rest."""
 
     def __repr__(self) -> str:
         made = self.provenance["ghost"]["determinants"]
@@ -59,6 +59,7 @@ class Pruned:
         export(source, source.mixer, source.mixer_layout, target, self.provenance)
         self.model.generation_config.save_pretrained(target)
         for name, data in self.companions.items():
+            (target / name).parent.mkdir(exist_ok=True, parents=True)
             (target / name).write_bytes(data)
         return target
 

@@ -10,11 +10,10 @@ from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.stages import StageRecord, read_stage, write_stage
-from ghost.calibration.tokens import load_tokenizer
 from ghost.export import PROVENANCE, export
 from ghost.mixer import Weights
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
-from tasks.run.open import Run
+from tasks.run.open import Run, published_tokenizer
 from tasks.wording import display_name
 
 STAGE = "export"
@@ -56,9 +55,8 @@ def _export(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, str]:
 
     digests = {}
     with tempfile.TemporaryDirectory() as folder:
-        export(run.source, stored, layout, Path(folder), provenance(run, layers))
-        if run.settings.tokenizer:
-            load_tokenizer(run.tokenizer).save_pretrained(folder)
+        tokenizer = published_tokenizer(run)
+        export(run.source, stored, layout, Path(folder), provenance(run, layers), tokenizer=tokenizer)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
             name = path.relative_to(folder).as_posix()
             if name not in OF_THE_REPORT:

@@ -17,8 +17,9 @@ from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
-from ghost.checkpoint.links import check_links
+from ghost.checkpoint.companions import companions_digest
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
@@ -61,7 +62,7 @@ class Run:
         self.progress, self.warnings = progress, warnings
         self.prune_determinants = _prune_determinants(self)
         self.pruning = PruningKeys.of(identity(self.prune_determinants))
-        self.determinants = {"prune_id": self.pruning.prune_id} | _evaluation_determinants(self)
+        self.determinants = _determinants(self)
         self.keys = RunKeys(identity(self.determinants))
 
 
@@ -71,7 +72,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
     resolve_device(settings.device)
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
-    tokenizer = _tokenizer(settings.tokenizer) if settings.tokenizer else str(source.folder)
+    tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
     calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
     calibration_bl = sample_windows(calibration, settings.samples, settings.length, settings.seed)
@@ -110,12 +111,9 @@ def _benchmarks(settings: RunSettings) -> TaskList:
     return tasks
 
 
-def _tokenizer(spec: str) -> str:
-    """A tokenizer of its own travels with the checkpoint: a link in its folder must not take other files along."""
-    tokenizer = local(spec, "tokenizer")
-    if Path(tokenizer).is_dir():
-        check_links(Path(tokenizer))
-    return tokenizer
+def published_tokenizer(run: Run) -> dict[str, bytes] | None:
+    """The files of the tokenizer that takes the place of the model's own, by name; None where that one stays."""
+    return tokenizer_files(load_tokenizer(run.tokenizer)) if run.settings.tokenizer else None
 
 
 def _prune_determinants(run: Run) -> dict[str, Any]:
@@ -131,11 +129,14 @@ def numerics(run: Run) -> dict[str, str]:
     return {"dtype": dtype, "device": run.backbone.device.type} | code
 
 
-def _evaluation_determinants(run: Run) -> dict[str, Any]:
-    """What the figures depend on beside the pruning."""
+def _determinants(run: Run) -> dict[str, Any]:
+    """What published files and figures depend on beside the pruned layers."""
+    tokenizer = published_tokenizer(run)
+    published = {"tokenizer": None if tokenizer is None else companions_digest(tokenizer)}
     asked, files = run.benchmarks, {n: sha256_file(Path(path)) for n, path in run.benchmarks.files.items()}
     tasks = {"names": list(asked.names), "files": files, "limit": run.settings.limit} if asked.names else None
-    return {"evaluation": digest(run.evaluation_tokens), "window": run.settings.window, "tasks": tasks}
+    figures = {"evaluation": digest(run.evaluation_tokens), "window": run.settings.window, "tasks": tasks}
+    return {"prune_id": run.pruning.prune_id} | published | figures
 
 
 def _record(run: Run) -> dict[str, Any]:

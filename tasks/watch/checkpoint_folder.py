@@ -1,7 +1,6 @@
 """One folder that may hold a checkpoint, looked over without downloading it: whose it is, of what kind, and whether it
 is all there. What is read is small, and no size that a file claims is believed."""
 
-import fnmatch
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +8,12 @@ from typing import Any, Literal
 
 from artifacts.digest import parse_object
 from artifacts.folders import MANIFEST, Entry
+from ghost.checkpoint.companions import CONFIG, companions
 from ghost.checkpoint.families import check_whole_model
-from ghost.checkpoint.source import COMPANIONS
 from ghost.checkpoint.tensors import INDEXED, SINGLE
 from ghost.errors import CheckpointError
 from ghost.export import PROVENANCE
 
-CONFIG = "config.json"
 CONFIG_BYTES = 4 << 20
 HEADER_BYTES = 100_000_000
 """The largest header that safetensors itself reads, and more than any index of shards."""
@@ -28,7 +26,7 @@ Read = Callable[[str, int, int | None], bytes]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A folder with a config.json, by the names of the files directly in it."""
+    """A folder with a config.json, by the names of the files directly in it and of what travels with them."""
 
     path: str
     """Below the source; '' for the source itself."""
@@ -41,7 +39,7 @@ class Candidate:
     """Of a model on the hub."""
 
     def check(self, *, own_tokenizer: bool) -> list[str]:
-        """The names of config, weights and tokenizer, where all of them are there and whole; else CheckpointError.
+        """The names of config, weights and what travels with them, where all is there and whole; else CheckpointError.
 
         `own_tokenizer` asks for a tokenizer beside the weights.
         """
@@ -51,8 +49,7 @@ class Candidate:
         weights = self._weights()
         if own_tokenizer and not any(name in self.files for name in TOKENIZER):
             raise CheckpointError("has no tokenizer yet; add its files, or give settings.tokenizer in the recipe")
-        companions = (name for name in self.files if any(fnmatch.fnmatchcase(name, glob) for glob in COMPANIONS))
-        return sorted({CONFIG, *weights, *companions})
+        return sorted({CONFIG, *weights, *companions(self.files)})
 
     def _weights(self) -> list[str]:
         """The weight files that `open_checkpoint` would take, and their index, each of them whole."""

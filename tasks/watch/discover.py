@@ -5,18 +5,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Literal
 
 from artifacts.errors import ArtifactError
 from artifacts.folders import Entry, Folder, is_remote, open_folder
+from ghost.checkpoint.companions import companions, is_unfinished
 from ghost.errors import CheckpointError
 from tasks.watch.checkpoint_folder import CONFIG, Candidate
 from tasks.watch.hub import HUB, hub_candidates
 
 BLOCK = 16 << 20
-UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".incomplete", ".crdownload", ".aria2", "~")
-"""How uploads and downloads name files and folders that are not there yet."""
 
 Looked = dict[str, Candidate]
 
@@ -56,14 +55,19 @@ def _look(source: str, avoid: str) -> Looked:
 
 
 def _candidates(folder: Folder) -> Iterable[Candidate]:
-    homes: dict[str, dict[str, Entry]] = {}
-    for entry in folder.entries():
-        home, _, name = entry.name.rpartition("/")
-        if not _is_unfinished(entry.name):
-            homes.setdefault(home, {})[name] = entry
-    for home, files in homes.items():
-        if CONFIG in files:
-            yield _candidate(folder, home, files)
+    entries = {entry.name: entry for entry in folder.entries() if not _is_unfinished(entry.name)}
+    homes = {name.rpartition("/")[0] for name in entries if name.rpartition("/")[-1] == CONFIG}
+    files: dict[str, dict[str, Entry]] = {home: {} for home in homes}
+    for name, entry in entries.items():
+        for home in homes.intersection(_folders_over(name)):
+            files[home][name.removeprefix(home).lstrip("/")] = entry
+    for home, below in sorted(files.items()):
+        travelling = companions(below)
+        yield _candidate(folder, home, {n: e for n, e in below.items() if "/" not in n or n in travelling})
+
+
+def _folders_over(name: str) -> Iterable[str]:
+    return ("", *accumulate(name.split("/")[:-1], "{}/{}".format))
 
 
 def _candidate(folder: Folder, home: str, files: dict[str, Entry]) -> Candidate:
@@ -75,7 +79,7 @@ def _candidate(folder: Folder, home: str, files: dict[str, Entry]) -> Candidate:
 
 
 def _is_unfinished(name: str) -> bool:
-    return any(part.startswith(".") or part.lower().endswith(UNFINISHED) for part in name.split("/"))
+    return any(part.startswith(".") or is_unfinished(part) for part in name.split("/"))
 
 
 def _inspect(candidate: Candidate, before: Candidate | None, own_tokenizer: bool) -> Found:
