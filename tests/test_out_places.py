@@ -2,12 +2,9 @@
 work, and the trial leaves nothing behind."""
 
 import errno
-import json
 import os
 import shutil
-import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +12,17 @@ from typing import Any
 
 import pytest
 
-from artifacts.errors import ArtifactError, DamagedArtifact, StoreError
+from artifacts.errors import ArtifactError, StoreError
 from artifacts.files import TEMPORARY
-from artifacts.keys import RunKeys
-from artifacts.manifest import write_manifest, write_record
-from artifacts.publish import MANIFEST, publish, published
+from artifacts.publish import published
 from artifacts.store import Store, open_store
 from ghost.errors import GhostError
 from ghost.export import PROVENANCE
 from tasks.run.out import check_out
+from tests.finished_run import FILES, KEYS, RUN, empty, everything, finish, new, store_in
 from tests.models import make_model
 from tests.s3 import s3_in_this_process
 
-RUN = "0123456789abcdef"
-KEYS = RunKeys(RUN)
-FILES = {PROVENANCE: b'{"ghost": {"run_id": "0123456789abcdef"}}', "sub/folder/a.bin": b"a" * 99, "config.json": b"{}"}
 NOBODY = 65534
 
 
@@ -44,11 +37,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def store(folder: Path) -> Store:
-    """A finished run."""
-    opened = open_store(folder / "store")
-    files = {f"{KEYS.checkpoint}/{name}": opened.put(f"{KEYS.checkpoint}/{name}", data) for name, data in FILES.items()}
-    write_manifest(opened, KEYS, files | {KEYS.run: write_record(opened, KEYS.run, {"model": "demo"})})
-    return opened
+    return store_in(folder)
 
 
 @pytest.fixture
@@ -71,33 +60,9 @@ def as_owner() -> Iterator[None]:
     os.seteuid(user)
 
 
-def finish(store: Store, out: str) -> str:
-    top, entries = f"{KEYS.checkpoint}/", json.loads(store.record(KEYS.manifest))["files"]
-    files = {key.removeprefix(top): entry for key, entry in entries.items() if key.startswith(top)}
-    return publish(store, KEYS.checkpoint, files, out, {"run_id": RUN}, PROVENANCE)
-
-
-def everything(folder: Path) -> dict[str, Any]:
-    """All that is below by kind: the bytes of files, where links lead, and which folders these are."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        content = path.stat().st_ino if path.is_dir() else path.read_bytes() if path.is_file() else None
-        found[str(path.relative_to(folder))] = os.readlink(path) if path.is_symlink() else content
-    return found
-
-
 def as_nobody(path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
-
-
-def new(at: Path) -> Path:
-    return at / "some" / "new"
-
-
-def empty(at: Path) -> Path:
-    (at / "out").mkdir()
-    return at / "out"
 
 
 def empty_file_system(at: Path) -> Path:
@@ -252,76 +217,3 @@ def test_a_home_folder_is_found(folder: Path, store: Store, monkeypatch: pytest.
     check_out("~/out", RUN)
     assert finish(store, "~/out") == str(folder / "out") and published("~/out")
     assert open_store("~/store").list("runs/") == store.list("runs/")
-
-
-def folders_answer(number: int) -> Callable[[int], None]:
-    """In place of os.fsync."""
-    fsync = os.fsync
-
-    def answer(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
-
-    return answer
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
-@pytest.mark.parametrize("kind", [new, empty])
-def test_a_file_system_that_syncs_no_folders_serves(
-    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, number: int, kind: Callable[[Path], Path]
-) -> None:
-    monkeypatch.setattr(os, "fsync", folders_answer(number))
-    store.put("runs/again", b"")
-    out = str(kind(folder))
-    check_out(out, RUN)
-    finish(store, out)
-    assert published(out)
-
-
-@pytest.mark.parametrize(
-    ("number", "reason"), [(errno.EIO, "cannot be written to"), (errno.ENOSPC, "there is no space left at")]
-)
-def test_what_else_a_sync_answers_is_an_error(
-    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
-) -> None:
-    monkeypatch.setattr(os, "fsync", folders_answer(number))
-    with pytest.raises(StoreError, match=os.strerror(number)):
-        store.put("runs/again", b"")
-    for act in (lambda: check_out(str(folder / "out"), RUN), lambda: finish(store, str(folder / "out"))):
-        with pytest.raises(StoreError, match=rf"out: .*{reason}.*{os.strerror(number)}.* --out"):
-            act()
-
-
-def test_what_is_published_is_what_the_manifest_lists(folder: Path, store: Store) -> None:
-    """Not what else lies in the run's folder: a killed writer's temporary, another tool's file."""
-    strays = [f"{TEMPORARY}0123", f"sub/{TEMPORARY}4567", "stray.bin"]
-    for name in strays:
-        (folder / "store" / KEYS.checkpoint / name).write_bytes(b"half a tensor")
-    out = folder / "out"
-    finish(store, str(out))
-    manifest = published(str(out)) or {}
-    assert manifest["files"].keys() == FILES.keys()
-    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {*FILES, MANIFEST}
-
-
-def test_old_temporaries_of_killed_publications_are_swept(folder: Path, store: Store) -> None:
-    out = empty(folder)
-    fresh, old = out / f"{TEMPORARY}fresh", out / f"{TEMPORARY}old"
-    for path in (fresh, old):
-        path.touch()
-    long_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (long_ago, long_ago))
-    finish(store, str(out))
-    assert fresh.exists() and not old.exists()
-
-
-@pytest.mark.parametrize("kind", [new, empty])
-def test_a_file_that_is_exchanged_is_not_published(folder: Path, store: Store, kind: Callable[[Path], Path]) -> None:
-    store.put(f"{KEYS.checkpoint}/config.json", b"[]")
-    out = kind(folder)
-    with pytest.raises(
-        DamagedArtifact, match=r"checkpoint/config\.json in the store .* has sha256 .*; run the same comm"
-    ):
-        finish(store, str(out))
-    assert published(str(out)) is None

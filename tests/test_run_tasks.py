@@ -78,11 +78,7 @@ def test_both_models_have_figures_and_errors_by_the_same_protocol(finished: ByHa
 
 def test_the_table_has_the_described_columns_and_the_figures_of_the_results(finished: ByHand):
     table = decode(finished.store.record(finished.keys.benchmarks), EVALUATION)
-    assert (
-        pq.read_schema(finished.store.fetch(finished.keys.benchmarks, finished.store.sha256(finished.keys.benchmarks)))
-        .field("stderr")
-        .metadata[b"description"]
-    )
+    assert pq.read_schema(finished.store.locate(finished.keys.benchmarks)).field("stderr").metadata[b"description"]
     rows = {(row["case"], row["metric"], row["model"]): row for row in table.to_pylist()}
     for (task, metric), score in scores(finished).items():
         for model, value in score["value"].items():
