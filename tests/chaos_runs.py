@@ -161,12 +161,8 @@ class PipelineRuns:
         return way
 
     def _new(self) -> FlowRun:
-        texts = {name: str(self._bench.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
-        sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
-        places = {"store": self.place.store, "out": self.place.out}
-        return start_run(
-            self._server.api, DEPLOYMENT, {"model": str(self._bench.folder / "model")} | texts | sizes | places
-        )
+        given = self._bench.parameters(self.place.store) | {"out": self.place.out}
+        return start_run(self._server.api, DEPLOYMENT, given)
 
     def _verdict(self, run: FlowRun) -> Any:
         """The state of a run without processes. Its worker tells, or ghost-watch in the end: it marks the silent."""

@@ -12,16 +12,18 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.testing.cli import CycloptsCliRunner
 
 from tests.chaos import prefect_server
 
@@ -31,7 +33,7 @@ MARK = "GHOST_TEST_WORKER"
 IMPATIENT = {
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
 }
 """By default a queued run looks for its slot every 30 s, and a worker for its runs every 10 s. Leases as docs/deploy.md
@@ -56,13 +58,17 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def prefect(api: str, *words: str, code: int = 0, env: dict[str, str] | None = None) -> str:
-    """`prefect ...` in the repository; its output, once it has ended with this exit code."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
-    every = os.environ | {"PREFECT_API_URL": api, "COLUMNS": "200"} | (env or {})
-    ended = subprocess.run(command, cwd=ROOT, env=every, capture_output=True, text=True, timeout=300)
-    if ended.returncode != code:
-        raise RuntimeError(f"{' '.join(words)} ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}")
-    return ended.stdout + ended.stderr
+    """`prefect ...` in the repository; its output, once it has ended with this exit code.
+
+    In this process, as Prefect's own tests have it: one of its own takes seconds to import Prefect and the flows.
+    """
+    with chdir(ROOT), pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api}):
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        ended = CycloptsCliRunner().invoke(["--no-prompt", *words])
+    if ended.exit_code != code:
+        raise RuntimeError(f"{' '.join(words)} ended with {ended.exit_code}:\n{ended.output}")
+    return ended.output
 
 
 def deploy(api: str, **env: str) -> str:

@@ -1,4 +1,4 @@
-"""What shows only once a run is under way, in processes of their own: still one line, and nothing as if complete."""
+"""What shows only once a run is under way: still one line, and nothing as if complete."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.chaos import prefect_server
+from tests.chaos import served_by
 from tests.models import make_model
 
 pytest_plugins = ["tests.refusals"]
@@ -22,12 +22,6 @@ pytest_plugins = ["tests.refusals"]
 Arguments = Callable[..., list[str]]
 Execute = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
 
 
 def start(api: str, argv: list[str], file_bytes: int | None = None, **env: str) -> tuple[int, str, str]:
@@ -41,16 +35,25 @@ def start(api: str, argv: list[str], file_bytes: int | None = None, **env: str) 
 
 
 @pytest.fixture
-def execute(api: str) -> Execute:
-    """Commands run in processes of their own."""
-    return partial(start, api)
+def execute(execute: Execute, prefect_api: str) -> Execute:
+    """Commands run in this process, or in one of their own where the circumstances are those of a process."""
+
+    def run(argv: list[str], **circumstances: Any) -> tuple[Any, str, str]:
+        if circumstances:
+            return start(prefect_api, argv, **circumstances)
+        with served_by(prefect_api):
+            return execute(argv)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def finished(api: str, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(
+    prefect_api: str, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """A folder with a run in its store, and what the run printed."""
     folder = tmp_path_factory.mktemp("finished")
-    code, out, err = start(api, [*arguments(folder), "--json"])
+    code, out, err = start(prefect_api, [*arguments(folder), "--json"])
     assert code == 0, err
     return folder, json.loads(out)
 

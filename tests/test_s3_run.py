@@ -15,7 +15,7 @@ from artifacts.folders import open_folder
 from artifacts.publish import MANIFEST, published
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import open_store
-from tests.chaos import Bench, contents, prefect_server
+from tests.chaos import Bench, contents
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
 ENDS = {"checkpoint", "page", "seconds"}
@@ -26,18 +26,17 @@ CHANCE = {"layers", "seconds"}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Bench]:
     """A model of three layers and its texts, here and below s3://ghost/in."""
     folder = tmp_path_factory.mktemp("bench")
     with (
-        prefect_server(tmp_path_factory.mktemp("prefect")) as api,
-        temporary_settings({PREFECT_API_URL: api}),
+        temporary_settings({PREFECT_API_URL: prefect_api}),
         s3_endpoint() as endpoint,
         pytest.MonkeyPatch.context() as patch,
     ):
         for name, value in (s3_environment(endpoint) | {"GHOST_CACHE": str(folder / "cache")}).items():
             patch.setenv(name, value)
-        bench = Bench(folder, api, layers=3)
+        bench = Bench(folder, prefect_api, layers=3)
         rows = [{"words": line} for line in (folder / "evaluation.txt").read_text().splitlines()]
         (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         make_bucket(endpoint, "ghost")

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.chaos import Bench, prefect_server
+from tests.chaos import Bench, served_by
 from tests.sweeps import options
 
 pytest_plugins = ["tests.refusals"]
@@ -24,9 +24,8 @@ HALF_AND_LESS = "--sparsity=0.5,0.75"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
-        yield Bench(tmp_path_factory.mktemp("bench"), api, layers=2)
+def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"), prefect_api, layers=2)
 
 
 def arguments(bench: Bench, *more: str) -> list[str]:
@@ -89,11 +88,12 @@ def test_the_rows_are_in_the_store_described_and_those_of_the_runs(swept: Any, b
     assert str(bench.folder) not in (folder / "sweep.json").read_text() + Path(result["page"]).read_text()
 
 
-def test_cells_that_fail_stop_no_others_and_are_named(swept: Any, bench: Bench) -> None:
+def test_cells_that_fail_stop_no_others_and_are_named(swept: Any, bench: Bench, execute: Execute) -> None:
     before = written(bench.folder / "store")
-    out, err = (ended := start(bench, "--sparsity", "0.5", "--sparsity", "0.99")).communicate(timeout=300)
-    assert ended.returncode == 1 and b"Traceback" not in err
-    told = " ".join(out.decode().split())
+    with served_by(bench.api):
+        code, out, err = execute(arguments(bench, "--sparsity", "0.5", "--sparsity", "0.99"))
+    assert code == 1 and "Traceback" not in err
+    told = " ".join(out.split())
     for method in ("ghost", "magnitude"):
         assert (
             f"failed: model: {method} at 0.99, length 32, window 128: sparsity 0.99 of d_state 32 rounds to 0" in told

@@ -30,7 +30,7 @@ from tasks import progress
 from tasks.run.benchmarks import task_scores
 from tasks.run.cost import note_peak
 from tasks.run.dense_score import find_dense, keep_dense
-from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.run.evaluation_process import Job
 from tasks.run.layers import OPTIONS, energy_dropped, reference, timed
 from tasks.run.open import Run, corpus_record, display_name
 from tasks.tables import read_selection, read_statistics
@@ -148,7 +148,7 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
     if run.backbone.device.type == "cuda":
         torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it
     try:
-        return evaluate_apart(job, run.evaluation_tokens, run.settings.evaluation_timeout, progress.current().evaluated)
+        return run.evaluator(job, run.evaluation_tokens, run.settings.evaluation_timeout, progress.current().evaluated)
     except EvaluationError as error:
         raise EvaluationError(
             f"{error}; the pruned checkpoint is stored already, in {run.store.locate(run.keys.checkpoint)}: started "

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
 from ghost.saliency import find_method
 from ghost.settings import RunSettings
 from ghost.walk import Walk
+from tasks.run.evaluation_process import Evaluator, evaluate_apart
 from tasks.run.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
@@ -49,6 +50,8 @@ class Run:
 
     `settings` name model, tokenizer and texts as the user did; `source` and `tokenizer` are where they lie here.
     """
+
+    evaluator: ClassVar[Evaluator] = staticmethod(evaluate_apart)
 
     def __init__(
         self,
