@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.store import open_store
 from tests.models import make_model, text
 
 DATABASE = "prefect.db"
+EVENTS_SECONDS = 30.0
+"""What is on its way to the server gets to arrive: Prefect sends the states of tasks as events, by the way, and all to
+the server that the first of them was for, be it gone."""
 OUTSIDE_MANIFEST = {"timings.json"}
 
 
@@ -113,9 +117,16 @@ def prefect_server(folder: Path) -> Iterator[str]:
 @contextmanager
 def served_by(api: str) -> Iterator[None]:
     """Flows and commands of this process, and those that it starts, use the server at this address."""
+    if PREFECT_API_URL.value() == api:
+        yield
+        return
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api}):
         patch.setenv("PREFECT_API_URL", api)
-        yield
+        EventsWorker.drain_all(EVENTS_SECONDS)
+        try:
+            yield
+        finally:
+            EventsWorker.drain_all(EVENTS_SECONDS)
 
 
 @dataclass

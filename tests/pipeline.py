@@ -25,7 +25,7 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.cli import CycloptsCliRunner
 
-from tests.chaos import prefect_server
+from tests.chaos import prefect_server, served_by
 
 ROOT = Path(__file__).parent.parent
 POOL = "gpu"
@@ -62,7 +62,7 @@ def prefect(api: str, *words: str, code: int = 0, env: dict[str, str] | None = N
 
     In this process, as Prefect's own tests have it: one of its own takes seconds to import Prefect and the flows.
     """
-    with chdir(ROOT), pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api}):
+    with chdir(ROOT), pytest.MonkeyPatch.context() as patch, served_by(api):
         for name, value in (env or {}).items():
             patch.setenv(name, value)
         ended = CycloptsCliRunner().invoke(["--no-prompt", *words])

@@ -9,9 +9,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.chaos import Bench, contents
+from tests.chaos import Bench, contents, served_by
 from tests.models import make_native
 
 STAGES = ("calibrate", "score", "prune")
@@ -19,7 +18,7 @@ STAGES = ("calibrate", "score", "prune")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Bench]:
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
+    with served_by(prefect_api):
         yield Bench(tmp_path_factory.mktemp("bench"), prefect_api, layers=3)
 
 

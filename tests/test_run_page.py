@@ -24,6 +24,7 @@ from ghost.selection import Selection
 from ghost.settings import RunSettings
 from tasks.run.layer_log import log_line, table_rows
 from tasks.run.page import RunPage
+from tests.chaos import served_by
 from tests.models import make_model, text
 
 Shown = tuple[dict[str, Any], list[Artifact], list[FlowRun]]
@@ -42,7 +43,7 @@ def parameters(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> It
     (folder / "text.txt").write_text(text(400))
     texts = dict.fromkeys(("calibration", "evaluation"), str(folder / "text.txt"))
     places = {"model": str(folder / "model"), "store": str(folder / "store")}
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
+    with served_by(prefect_api):
         yield places | texts | {"samples": 4, "length": 32, "window": 128, "round_to": 8}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import MissingArtifact
@@ -15,7 +14,7 @@ from artifacts.folders import open_folder
 from artifacts.publish import MANIFEST, published
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import open_store
-from tests.chaos import Bench, contents
+from tests.chaos import Bench, contents, served_by
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
 ENDS = {"checkpoint", "page", "seconds"}
@@ -30,7 +29,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterato
     """A model of three layers and its texts, here and below s3://ghost/in."""
     folder = tmp_path_factory.mktemp("bench")
     with (
-        temporary_settings({PREFECT_API_URL: prefect_api}),
+        served_by(prefect_api),
         s3_endpoint() as endpoint,
         pytest.MonkeyPatch.context() as patch,
     ):

@@ -15,12 +15,12 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events.filters import EventFilter, EventIDFilter
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
 from artifacts.publish import published
 from flows.watch import ghost_watch
 from tasks.watch.recipe import read_recipe
+from tests.chaos import served_by
 from tests.pipeline import client
 
 SIZES = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
@@ -43,7 +43,7 @@ class House:
         places = {"source": str(folder / "new"), "publish": str(folder / "pruned")}
         recipe = {"name": name, **places, "settings": settings, **fields}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        with temporary_settings({PREFECT_API_URL: self.api}):
+        with served_by(self.api):
             yield Watched(self, folder)
 
     def artifacts(self) -> dict[str, str]:
