@@ -34,7 +34,7 @@ from tests.s3 import raw_client, s3_endpoint, s3_environment
 
 GONE_SECONDS = 30.0
 """What the others get to end when one was killed; a worker of its own accord looks at the flow of a killed run."""
-LOOK_SECONDS = 0.05
+STEP_SECONDS = 0.05
 """Between two looks at what a run has written: it writes some ten objects a second, and a look takes milliseconds."""
 TRIES = 20
 """Starts without a blow that a run may take to its end."""
@@ -142,7 +142,7 @@ def _in_time(world: World, runs: Runs) -> bool:
     place, chance = runs.place, world.chance
     goal = place.writes() + chance.randint(*world.reach)
     while runs.working() and place.writes() < goal:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(STEP_SECONDS)
     time.sleep(chance.choice(world.delays) * chance.random())
     return runs.working()
 

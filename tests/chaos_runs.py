@@ -16,7 +16,7 @@ from prefect.states import Crashed, Scheduled
 
 from tests.chaos import Bench, PrefectServer
 from tests.chaos_places import Place
-from tests.pipeline import IMPATIENT, POOL, WORKING, client, flow_processes, kill, start_run
+from tests.pipeline import IMPATIENT, LOOK_SECONDS, POOL, WORKING, client, flow_processes, kill, start_run
 
 DEPLOYMENT = "ghost/prune-eval"
 WENT_ON, COMPLETED = "went on by itself", "completed"
@@ -176,7 +176,7 @@ class PipelineRuns:
                 if self._worker is None or self._worker.poll() is not None or time.monotonic() > deadline:
                     opened.set_flow_run_state(run.id, Crashed(message="no sign of life"), force=True)
                     continue
-                time.sleep(0.1)
+                time.sleep(LOOK_SECONDS)
 
     def _await_process(self) -> None:
         assert self._run is not None
@@ -188,7 +188,7 @@ class PipelineRuns:
                     return
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"run {self._run.name} is {state!r} and has no process after {PATIENCE} s")
-                time.sleep(0.05)
+                time.sleep(LOOK_SECONDS)
 
 
 def engine_processes(run: FlowRun) -> list[psutil.Process]:

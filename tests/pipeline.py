@@ -38,6 +38,8 @@ IMPATIENT = {
 }
 """By default a queued run looks for its slot every 30 s, and a worker for its runs every 10 s. Leases as docs/deploy.md
 advises: kept in memory they go with the server, and Prefect then ends the runs that held them."""
+LOOK_SECONDS = 0.3
+"""Between two looks at the server, each of which it has some 20 ms of work with."""
 WORKING = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
 
 
@@ -146,7 +148,7 @@ def wait_for(api: str, run: FlowRun, *names: str, timeout: float = 300) -> FlowR
             run = opened.read_flow_run(run.id)
             if run.state and (run.state.name in names if names else run.state.is_final()):
                 return run
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
     raise TimeoutError(f"run {run.name} is {run.state} after {timeout} s")
 
 
@@ -161,7 +163,7 @@ def wait_for_crash(api: str, run: FlowRun, timeout: float = 180) -> None:
         while not opened.read_events(_executed(run), limit=1).events:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the worker has not said that run {run.name} has ended after {timeout} s")
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
 
 
 def _executed(run: FlowRun) -> EventFilter:
@@ -187,7 +189,7 @@ def task_states(api: str, run: FlowRun, timeout: float = 90) -> dict[str, str]:
         newest = {task_run.name: task_run for task_run in _task_runs(api, run)}
         if time.monotonic() > deadline or all(t.state and t.state.is_final() for t in newest.values()):
             return {name: str(task_run.state_name) for name, task_run in newest.items()}
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
 
 
 def _task_runs(api: str, run: FlowRun) -> list[TaskRun]:

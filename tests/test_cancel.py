@@ -44,7 +44,7 @@ def until(moment: Callable[[], T | None]) -> T:
     deadline = time.monotonic() + 120
     while not (found := moment()):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.1)
     return found
 
 

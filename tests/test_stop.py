@@ -23,7 +23,7 @@ def wait_for(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> li
     """What the process has started by the moment."""
     while not moment():
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+        time.sleep(0.1)
     return children(process.pid)
 
 
