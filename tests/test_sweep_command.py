@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.chaos import Bench, served_by
+from tests.refusals import ghost_here
 from tests.sweeps import options
 
 pytest_plugins = ["tests.refusals"]
@@ -34,8 +35,8 @@ def arguments(bench: Bench, *more: str) -> list[str]:
     return ["sweep", str(bench.folder / "model"), *AXES, *named, *more]
 
 
-def start(bench: Bench, *more: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "flows.cli", *arguments(bench, *more)]
+def start(bench: Bench) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "flows.cli", *arguments(bench, HALF_AND_LESS)]
     env = os.environ | {"PREFECT_API_URL": bench.api}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
@@ -50,14 +51,15 @@ def written(store: Path) -> dict[Path, int]:
 def swept(bench: Bench) -> tuple[dict[str, Any], dict[Path, int]]:
     """What a sweep printed that was killed after its first cell and started again; the cell's files before that."""
     store = bench.folder / "store"
-    killed = start(bench, HALF_AND_LESS)
+    killed = start(bench)
     while not written(store) and killed.poll() is None:
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     before = written(store)
-    out, err = (again := start(bench, HALF_AND_LESS, "--json")).communicate(timeout=300)
-    assert again.returncode == 0, err.decode()
+    with served_by(bench.api):
+        code, out, err = ghost_here(arguments(bench, HALF_AND_LESS, "--json"))
+    assert code == 0, err
     return json.loads(out), before
 
 
