@@ -3,6 +3,7 @@
 `python -m tests.chaos_main` torments runs with these.
 """
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def served_by(api: str) -> Iterator[None]:
             yield
         finally:
             EventsWorker.drain_all(EVENTS_SECONDS)
+
+
+def ghost_here(api: str, argv: list[str]) -> tuple[Any, str, str]:
+    """`ghost ...` in this process and with this server, to its exit code, stdout and stderr."""
+    from flows import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with served_by(api), redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ghost", *argv])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return end.value.code, out.getvalue(), err.getvalue()
 
 
 @dataclass

@@ -24,7 +24,7 @@ os.environ |= {
     "PREFECT_HOME": PREFECT_HOME.name,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",  # at exit it still logs to the stream that pytest has closed
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # as `ghost` sets it; it would go on with a stream that pytest has closed
     "PREFECT_LOGGING_TO_API_ENABLED": "false",  # so that nothing is sent to a server that a test has ended
     "DO_NOT_TRACK": "1",
 }

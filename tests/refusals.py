@@ -1,9 +1,7 @@
 """Fixtures to see commands refused: one line with the thing and the remedy, exit code 2, nothing as if complete."""
 
-import io
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,6 @@ from tests.models import make_model, make_native, text
 Arguments = Callable[..., list[str]]
 Execute = Callable[..., tuple[Any, str, str]]
 Refused = Callable[..., str]
-
-
-def ghost_here(argv: list[str]) -> tuple[Any, str, str]:
-    """`ghost ...` in this process, to its exit code, stdout and stderr; for fixtures that outlast a test."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ghost", *argv])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    return end.value.code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.chaos import served_by
+from tests.chaos import ghost_here, served_by
 from tests.models import make_model
-from tests.refusals import ghost_here
 
 pytest_plugins = ["tests.refusals"]
 
@@ -54,8 +53,7 @@ def finished(
 ) -> tuple[Path, dict[str, Any]]:
     """A folder with a run in its store, and what the run printed."""
     folder = tmp_path_factory.mktemp("finished")
-    with served_by(prefect_api):
-        code, out, err = ghost_here([*arguments(folder), "--json"])
+    code, out, err = ghost_here(prefect_api, [*arguments(folder), "--json"])
     assert code == 0, err
     return folder, json.loads(out)
 

@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.chaos import Bench, served_by
-from tests.refusals import ghost_here
+from tests.chaos import Bench, ghost_here
 from tests.sweeps import options
 
 pytest_plugins = ["tests.refusals"]
@@ -57,8 +56,7 @@ def swept(bench: Bench) -> tuple[dict[str, Any], dict[Path, int]]:
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     before = written(store)
-    with served_by(bench.api):
-        code, out, err = ghost_here(arguments(bench, HALF_AND_LESS, "--json"))
+    code, out, err = ghost_here(bench.api, arguments(bench, HALF_AND_LESS, "--json"))
     assert code == 0, err
     return json.loads(out), before
 
@@ -90,10 +88,9 @@ def test_the_rows_are_in_the_store_described_and_those_of_the_runs(swept: Any, b
     assert str(bench.folder) not in (folder / "sweep.json").read_text() + Path(result["page"]).read_text()
 
 
-def test_cells_that_fail_stop_no_others_and_are_named(swept: Any, bench: Bench, execute: Execute) -> None:
+def test_cells_that_fail_stop_no_others_and_are_named(swept: Any, bench: Bench) -> None:
     before = written(bench.folder / "store")
-    with served_by(bench.api):
-        code, out, err = execute(arguments(bench, "--sparsity", "0.5", "--sparsity", "0.99"))
+    code, out, err = ghost_here(bench.api, arguments(bench, "--sparsity", "0.5", "--sparsity", "0.99"))
     assert code == 1 and "Traceback" not in err
     told = " ".join(out.split())
     for method in ("ghost", "magnitude"):
