@@ -3,23 +3,35 @@
 `python -m tests.chaos_main` torments runs with these.
 """
 
+import io
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.events.worker import EventsWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.keys import PRUNINGS, RUNS
 from artifacts.store import open_store
 from tests.models import make_model, text
 
+DATABASE = "prefect.db"
+EVENTS_SECONDS = 30.0
+"""What is on its way to the server gets to arrive: Prefect sends the states of tasks as events, by the way, and all to
+the server that the first of them was for, be it gone."""
 OUTSIDE_MANIFEST = {"timings.json"}
 
 
@@ -42,6 +54,7 @@ class PrefectServer:
 
     def start(self) -> None:
         """Returns once it answers."""
+        take_database(self._folder)
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", f"--port={self._port}"]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, start_new_session=True)
@@ -50,6 +63,7 @@ class PrefectServer:
         except BaseException:
             self.kill()
             raise
+        leave_database(self._folder)
 
     def kill(self) -> None:
         """SIGKILL to the whole group."""
@@ -65,6 +79,28 @@ class PrefectServer:
             except OSError:
                 time.sleep(0.2)
         raise RuntimeError(f"the Prefect server did not answer at {self.api}")
+
+
+def take_database(home: Path) -> None:
+    """Give a new server the tables of one before it: to make them takes longer than all else at its start."""
+    database, shared = home / DATABASE, shared_database()
+    if shared and shared.exists() and not database.exists():
+        shutil.copyfile(shared, database)
+
+
+def leave_database(home: Path) -> None:
+    """Leave the database of a server just started to those that come after."""
+    if (shared := shared_database()) and not shared.exists():
+        unfinished = shared.with_suffix(f".{os.getpid()}")
+        with closing(sqlite3.connect(home / DATABASE)) as own, closing(sqlite3.connect(unfinished)) as copy:
+            own.backup(copy)
+        unfinished.rename(shared)
+
+
+def shared_database() -> Path | None:
+    """Where the workers of one test session find it."""
+    folder = os.environ.get("GHOST_TESTS_SHARED")
+    return Path(folder) / DATABASE if folder else None
 
 
 @contextmanager
@@ -85,6 +121,33 @@ def prefect_server(folder: Path) -> Iterator[str]:
         yield server.api
 
 
+@contextmanager
+def served_by(api: str) -> Iterator[None]:
+    """Flows and commands of this process, and those that it starts, use the server at this address."""
+    if PREFECT_API_URL.value() == api:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api}):
+        patch.setenv("PREFECT_API_URL", api)
+        EventsWorker.drain_all(EVENTS_SECONDS)
+        try:
+            yield
+        finally:
+            EventsWorker.drain_all(EVENTS_SECONDS)
+
+
+def ghost_here(api: str, argv: list[str]) -> tuple[Any, str, str]:
+    """`ghost ...` in this process and with this server, to its exit code, stdout and stderr."""
+    from flows import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with served_by(api), redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ghost", *argv])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
 @dataclass
 class Bench:
     """A tiny model, its texts, and the command that prunes it."""
@@ -98,10 +161,16 @@ class Bench:
         (self.folder / "calibration.txt").write_text(text(400, seed=1))
         (self.folder / "evaluation.txt").write_text(text(400, seed=2))
 
+    def parameters(self, store: Path | str) -> dict[str, Any]:
+        """Of the flow, or of its deployment."""
+        texts = {name: str(self.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
+        sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
+        return {"model": str(self.folder / "model"), "store": str(store)} | texts | sizes
+
     def arguments(self, store: Path | str, *more: str) -> list[str]:
-        texts = [f"--{name}={self.folder / name}.txt" for name in ("calibration", "evaluation")]
-        sizes = ["--samples=8", "--length=64", "--window=128", "--round-to=8"]
-        return ["run", str(self.folder / "model"), *texts, *sizes, f"--store={store}", "--json", *more]
+        """Of the command line."""
+        model, *options = self.parameters(store).items()
+        return ["run", model[1], *(f"--{name.replace('_', '-')}={value}" for name, value in options), "--json", *more]
 
     def start(self, store: Path | str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "flows.cli", *self.arguments(store, *more)]
@@ -110,13 +179,20 @@ class Bench:
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
 
-    def finish(self, store: Path | str, *more: str) -> dict:
+    def finish(self, store: Path | str, *more: str) -> dict[str, Any]:
         """Run to the end, and return the JSON object of its stdout."""
         process = self.start(store, *more)
         out, err = process.communicate(timeout=300)
         if process.returncode:
             raise RuntimeError(err.decode())
         return json.loads(out)
+
+    def finish_here(self, store: Path | str, **changes: Any) -> dict[str, Any]:
+        """The flow's result, in this process: where it is not the command that is looked at."""
+        from flows.prune import ghost
+
+        with served_by(self.api):
+            return ghost(**self.parameters(store) | changes)
 
 
 def contents(store: Path | str) -> dict[str, bytes]:

@@ -34,6 +34,8 @@ from tests.s3 import raw_client, s3_endpoint, s3_environment
 
 GONE_SECONDS = 30.0
 """What the others get to end when one was killed; a worker of its own accord looks at the flow of a killed run."""
+STEP_SECONDS = 0.05
+"""Between two looks at what a run has written: it writes some ten objects a second, and a look takes milliseconds."""
 TRIES = 20
 """Starts without a blow that a run may take to its end."""
 ENDING = ("command", "flow", "both")
@@ -112,7 +114,7 @@ def world(folder: Path, seed: int, layers: int = 6) -> Iterator[World]:
 
 def _undisturbed(world: World) -> None:
     place = world.place("local")
-    world.undisturbed = world.bench.finish(place.store, "--out", place.out)
+    world.undisturbed = world.bench.finish_here(place.store, out=place.out)
     world.expected, world.reach = everything(place), (1, place.writes() // 3)
 
 
@@ -140,7 +142,7 @@ def _in_time(world: World, runs: Runs) -> bool:
     place, chance = runs.place, world.chance
     goal = place.writes() + chance.randint(*world.reach)
     while runs.working() and place.writes() < goal:
-        time.sleep(0.01)
+        time.sleep(STEP_SECONDS)
     time.sleep(chance.choice(world.delays) * chance.random())
     return runs.working()
 

@@ -16,7 +16,7 @@ from prefect.states import Crashed, Scheduled
 
 from tests.chaos import Bench, PrefectServer
 from tests.chaos_places import Place
-from tests.pipeline import IMPATIENT, POOL, WORKING, client, flow_processes, kill, start_run
+from tests.pipeline import IMPATIENT, LOOK_SECONDS, POOL, WORKING, client, flow_processes, kill, start_run
 
 DEPLOYMENT = "ghost/prune-eval"
 WENT_ON, COMPLETED = "went on by itself", "completed"
@@ -161,12 +161,8 @@ class PipelineRuns:
         return way
 
     def _new(self) -> FlowRun:
-        texts = {name: str(self._bench.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
-        sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
-        places = {"store": self.place.store, "out": self.place.out}
-        return start_run(
-            self._server.api, DEPLOYMENT, {"model": str(self._bench.folder / "model")} | texts | sizes | places
-        )
+        given = self._bench.parameters(self.place.store) | {"out": self.place.out}
+        return start_run(self._server.api, DEPLOYMENT, given)
 
     def _verdict(self, run: FlowRun) -> Any:
         """The state of a run without processes. Its worker tells, or ghost-watch in the end: it marks the silent."""
@@ -180,7 +176,7 @@ class PipelineRuns:
                 if self._worker is None or self._worker.poll() is not None or time.monotonic() > deadline:
                     opened.set_flow_run_state(run.id, Crashed(message="no sign of life"), force=True)
                     continue
-                time.sleep(0.1)
+                time.sleep(LOOK_SECONDS)
 
     def _await_process(self) -> None:
         assert self._run is not None
@@ -192,7 +188,7 @@ class PipelineRuns:
                     return
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"run {self._run.name} is {state!r} and has no process after {PATIENCE} s")
-                time.sleep(0.05)
+                time.sleep(LOOK_SECONDS)
 
 
 def engine_processes(run: FlowRun) -> list[psutil.Process]:

@@ -15,18 +15,20 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.testing.cli import CycloptsCliRunner
 
-from tests.chaos import free_port, prefect_server
+from tests.chaos import free_port, prefect_server, served_by
 
 ROOT = Path(__file__).parent.parent
 POOL = "gpu"
@@ -34,12 +36,14 @@ MARK = "GHOST_TEST_WORKER"
 IMPATIENT = {
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
 }
 """By default a queued run looks for its slot every 30 s, and a worker for its runs every 10 s. Leases as docs/deploy.md
 advises: kept in memory they go with the server, and Prefect then ends the runs that held them."""
 UNTRACKED = ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")
+LOOK_SECONDS = 0.3
+"""Between two looks at the server, each of which it has some 20 ms of work with."""
 WORKING = {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}
 
 
@@ -91,13 +95,17 @@ def readme_block(heading: str) -> str:
 
 
 def prefect(api: str, *words: str, code: int = 0, env: dict[str, str] | None = None) -> str:
-    """`prefect ...` in the repository; its output, once it has ended with this exit code."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
-    every = os.environ | {"PREFECT_API_URL": api, "COLUMNS": "200"} | (env or {})
-    ended = subprocess.run(command, cwd=ROOT, env=every, capture_output=True, text=True, timeout=300)
-    if ended.returncode != code:
-        raise RuntimeError(f"{' '.join(words)} ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}")
-    return ended.stdout + ended.stderr
+    """`prefect ...` in the repository; its output, once it has ended with this exit code.
+
+    In this process, as Prefect's own tests have it: one of its own takes seconds to import Prefect and the flows.
+    """
+    with chdir(ROOT), pytest.MonkeyPatch.context() as patch, served_by(api):
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        ended = CycloptsCliRunner().invoke(["--no-prompt", *words])
+    if ended.exit_code != code:
+        raise RuntimeError(f"{' '.join(words)} ended with {ended.exit_code}:\n{ended.output}")
+    return ended.output
 
 
 def deploy(api: str, **env: str) -> str:
@@ -175,7 +183,7 @@ def wait_for(api: str, run: FlowRun, *names: str, timeout: float = 300) -> FlowR
             run = opened.read_flow_run(run.id)
             if run.state and (run.state.name in names if names else run.state.is_final()):
                 return run
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
     raise TimeoutError(f"run {run.name} is {run.state} after {timeout} s")
 
 
@@ -190,7 +198,7 @@ def wait_for_crash(api: str, run: FlowRun, timeout: float = 180) -> None:
         while not opened.read_events(_executed(run), limit=1).events:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the worker has not said that run {run.name} has ended after {timeout} s")
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
 
 
 def _executed(run: FlowRun) -> EventFilter:
@@ -216,7 +224,7 @@ def task_states(api: str, run: FlowRun, timeout: float = 90) -> dict[str, str]:
         newest = {task_run.name: task_run for task_run in _task_runs(api, run)}
         if time.monotonic() > deadline or all(t.state and t.state.is_final() for t in newest.values()):
             return {name: str(task_run.state_name) for name, task_run in newest.items()}
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
 
 
 def _task_runs(api: str, run: FlowRun) -> list[TaskRun]:

@@ -1,4 +1,4 @@
-"""What shows only once a run is under way, in processes of their own: still one line, and nothing as if complete."""
+"""What shows only once a run is under way: still one line, and nothing as if complete."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from artifacts.digest import record_bytes, sha256_file
 from artifacts.marker import MARKER, WHAT
-from tests.chaos import prefect_server
+from tests.chaos import served_by
 from tests.models import make_model
 
 pytest_plugins = ["tests.refusals"]
@@ -24,12 +24,6 @@ pytest_plugins = ["tests.refusals"]
 Arguments = Callable[..., list[str]]
 Execute = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
 
 
 def start(
@@ -48,17 +42,27 @@ def start(
 
 
 @pytest.fixture
-def execute(api: str) -> Execute:
-    """Commands run in processes of their own."""
-    return partial(start, api)
+def execute(execute: Execute, prefect_api: str) -> Execute:
+    """Commands run in this process, or in one of their own where the circumstances are those of a process."""
+
+    def run(argv: list[str], **circumstances: Any) -> tuple[Any, str, str]:
+        if circumstances:
+            return start(prefect_api, argv, **circumstances)
+        with served_by(prefect_api):
+            return execute(argv)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def finished(api: str, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(
+    prefect_api: str, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """A folder with a run in its store, and what the run printed: without assertions and stdin, past a dead proxy."""
     folder = tmp_path_factory.mktemp("finished")
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    code, out, err = start(api, [*arguments(folder), "--json"], closed=True, PYTHONOPTIMIZE="1", **proxies)
+    argv = [*arguments(folder), "--json"]
+    code, out, err = start(prefect_api, argv, closed=True, PYTHONOPTIMIZE="1", **proxies)
     assert code == 0, err
     return folder, json.loads(out)
 

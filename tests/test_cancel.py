@@ -36,9 +36,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def start(bench: Bench, store: Path) -> FlowRun:
-    texts = {name: str(bench.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
-    sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8, "store": str(store)}
-    return start_run(bench.api, NAME, {"model": str(bench.folder / "model")} | texts | sizes)
+    return start_run(bench.api, NAME, bench.parameters(store))
 
 
 def until(moment: Callable[[], T | None]) -> T:
@@ -46,7 +44,7 @@ def until(moment: Callable[[], T | None]) -> T:
     deadline = time.monotonic() + 120
     while not (found := moment()):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.1)
     return found
 
 
@@ -84,8 +82,8 @@ def test_a_run_that_is_told_to_stop_ends_soon_and_goes_on_to_the_same_bytes(benc
         prefect(bench.api, "flow-run", "cancel", str(run.id))
         assert_gone(processes, time.monotonic())
         assert wait_for(bench.api, run, "Cancelled").state_name == "Cancelled"
-    assert bench.finish(store)["layers"] == {"computed": 0, "cached": bench.layers}
-    bench.finish(tmp_path / "undisturbed")
+    assert bench.finish_here(store)["layers"] == {"computed": 0, "cached": bench.layers}
+    bench.finish_here(tmp_path / "undisturbed")
     assert contents(store) == contents(tmp_path / "undisturbed")
 
 

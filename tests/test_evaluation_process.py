@@ -18,6 +18,7 @@ import torch
 from ghost.errors import EvaluationError, GhostError
 from ghost.evaluation.perplexity import perplexity
 from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers
 from tests.models import make_model, open_backbone, random_tokens
 from tests.processes import assert_gone, running
@@ -131,7 +132,10 @@ def test_the_evaluation_of_a_killed_run_ends_with_it(job: Job) -> None:
     assert_gone([evaluation])
 
 
-def test_a_hanging_evaluation_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_hanging_evaluation_leaves_a_checkpoint_from_which_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "evaluator", staticmethod(evaluate_apart))  # as a user's run has it
     run = through_layers(small_settings(tmp_path, evaluation_timeout=0.5))
     assert run.export() == "Completed"
     with pytest.raises(EvaluationError) as late:

@@ -7,32 +7,23 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.chaos import Bench, contents, prefect_server
+from tests.chaos import Bench, contents, served_by
 from tests.models import make_native
 
 STAGES = ("calibrate", "score", "prune")
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api, temporary_settings({PREFECT_API_URL: api}):
-        yield Bench(tmp_path_factory.mktemp("bench"), api, layers=3)
-
-
-def settings(bench: Bench, store: Path, **changes: Any) -> dict[str, Any]:
-    texts = {name: str(bench.folder / f"{name}.txt") for name in ("calibration", "evaluation")}
-    sizes = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
-    return {"model": str(bench.folder / "model"), "store": str(store)} | texts | sizes | changes
+def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Bench]:
+    with served_by(prefect_api):
+        yield Bench(tmp_path_factory.mktemp("bench"), prefect_api, layers=3)
 
 
 def run(bench: Bench, store: Path, **changes: Any) -> dict[str, Any]:
-    from flows.prune import ghost
-
-    return ghost(**settings(bench, store, **changes))
+    return bench.finish_here(store, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +53,9 @@ def test_every_layer_has_its_three_tasks_and_a_second_run_reports_them_cached(be
 
 
 def test_the_summary_is_a_markdown_artifact(bench: Bench, finished: tuple[Path, dict[str, Any]]) -> None:
+    summaries = ArtifactFilter(key=ArtifactFilterKey(any_=["ghost-summary"]))
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts()
-    texts = [str(artifact.data) for artifact in found if artifact.key == "ghost-summary"]
+        texts = [str(artifact.data) for artifact in client.read_artifacts(artifact_filter=summaries)]
     assert any(finished[1]["run_id"] in text and "perplexity" in text for text in texts)
 
 

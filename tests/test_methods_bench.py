@@ -2,11 +2,13 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import bench.methods
 from bench.methods import Cell, cells, report, table
 from ghost.calibration.tokens import tokenize
 from ghost.evaluation.perplexity import perplexity
@@ -30,9 +32,12 @@ def test_methods_that_no_seed_changes_are_run_once() -> None:
 
 
 def test_the_table_tells_what_it_measured_and_goes_on_from_its_file(
-    base: Cell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Cell, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = [*cells(base, ["ghost", "shedder", "wanda"], [8], [0]), replace(base, method="wanda", kept=16)]
+    apart = [chosen[0], chosen[-1]]  # as all cells are for a user; a process takes seconds to import torch
+    assert [figures is None for _, figures in table(base, apart, tmp_path / "out.json")] == [False, True]
+    monkeypatch.setattr(bench.methods, "ProcessPoolExecutor", lambda size, mp_context: ThreadPoolExecutor(size))
     report(table(base, chosen, tmp_path / "out.json"))
     printed, told = capsys.readouterr()
     assert told.startswith("wanda, 16 kept, seed 0: failed, sparsity: 0.0 is outside")

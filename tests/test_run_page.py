@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deploy import surroundings
@@ -22,9 +24,10 @@ from ghost.selection import Selection
 from ghost.settings import RunSettings
 from tasks.run.layer_log import log_line, table_rows
 from tasks.run.page import RunPage
-from tests.chaos import prefect_server
+from tests.chaos import served_by
 from tests.models import make_model, text
 
+Shown = tuple[dict[str, Any], list[Artifact], list[FlowRun]]
 LAYERS, GROUPS = 2, 2
 FIGURES = {
     "model": "m", "method": "ghost", "sparsity": 0.5, "run_id": "0123", "kept_channels": 16, "channels": 32,
@@ -33,37 +36,42 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def parameters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def parameters(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[dict[str, Any]]:
     """Parameters of a run against a real server."""
     folder = tmp_path_factory.mktemp("page")
     make_model(folder / "model", layers=LAYERS, n_groups=GROUPS)
     (folder / "text.txt").write_text(text(400))
     texts = dict.fromkeys(("calibration", "evaluation"), str(folder / "text.txt"))
     places = {"model": str(folder / "model"), "store": str(folder / "store")}
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api, temporary_settings({PREFECT_API_URL: api}):
+    with served_by(prefect_api):
         yield places | texts | {"samples": 4, "length": 32, "window": 128, "round_to": 8}
 
 
 @pytest.fixture(scope="module")
-def shown(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[Artifact]]:
-    """The result of a run, and the artifacts on its page."""
+def shown(parameters: dict[str, Any]) -> Shown:
+    """The result of a run, and all artifacts and runs that the server has since."""
+    before = datetime.now(UTC)
     result = ghost(**parameters)
     with get_client(sync_client=True) as client:
-        return result, client.read_artifacts()
+        artifacts = [found for found in client.read_artifacts(sort=ArtifactSort.CREATED_DESC) if since(before, found)]
+        runs = [found for found in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC) if since(before, found)]
+    return result, artifacts, runs
 
 
-def test_every_artifact_is_on_the_run_s_page_and_once(shown: tuple[dict[str, Any], list[Artifact]]) -> None:
-    artifacts = shown[1]
-    with get_client(sync_client=True) as client:
-        [run] = client.read_flow_runs()
+def since(moment: datetime, found: Artifact | FlowRun) -> bool:
+    return found.created is not None and found.created > moment
+
+
+def test_every_artifact_is_on_the_run_s_page_and_once(shown: Shown) -> None:
+    _, artifacts, [run] = shown
     layers = [f"ghost-layer-{layer:02d}" for layer in range(LAYERS)]
     assert sorted(str(artifact.key) for artifact in artifacts) == [*layers, "ghost-progress", "ghost-summary"]
     assert {artifact.flow_run_id for artifact in artifacts} == {run.id}
     assert [artifact.data for artifact in artifacts if artifact.type == "progress"] == [100]
 
 
-def test_the_summary_links_to_the_report(shown: tuple[dict[str, Any], list[Artifact]]) -> None:
-    result, artifacts = shown
+def test_the_summary_links_to_the_report(shown: Shown) -> None:
+    result, artifacts, _ = shown
     [summary] = [str(artifact.data) for artifact in artifacts if artifact.type == "markdown"]
     assert Path(result["page"]).is_file()
     assert f"]({Path(result['page']).as_uri()})" in summary

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.digest import sha256_bytes
 from artifacts.errors import MissingArtifact
@@ -17,7 +16,7 @@ from artifacts.publish import MANIFEST, published
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import open_store
 from tasks.stored_run import StoredRun
-from tests.chaos import Bench, contents, prefect_server
+from tests.chaos import Bench, contents, served_by
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
 ENDS = {"checkpoint", "page", "seconds"}
@@ -28,18 +27,17 @@ CHANCE = {"layers", "seconds"}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Bench]:
     """A model of three layers and its texts, here and below s3://ghost/in."""
     folder = tmp_path_factory.mktemp("bench")
     with (
-        prefect_server(tmp_path_factory.mktemp("prefect")) as api,
-        temporary_settings({PREFECT_API_URL: api}),
+        served_by(prefect_api),
         s3_endpoint() as endpoint,
         pytest.MonkeyPatch.context() as patch,
     ):
         for name, value in (s3_environment(endpoint) | {"GHOST_CACHE": str(folder / "cache")}).items():
             patch.setenv(name, value)
-        bench = Bench(folder, api, layers=3)
+        bench = Bench(folder, prefect_api, layers=3)
         rows = [{"words": line} for line in (folder / "evaluation.txt").read_text().splitlines()]
         (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         make_bucket(endpoint, "ghost")

@@ -12,24 +12,18 @@ import psutil
 import pytest
 
 from flows.stop import CODES, LINE
-from tests.chaos import Bench, contents, prefect_server
+from tests.chaos import Bench, contents
 from tests.processes import alive, assert_gone, children, running
 
 SOON = 10.0
 """Seconds that a run may take to end."""
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory):
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
-
-
 def wait_for(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> list[psutil.Process]:
     """What the process has started by the moment."""
     while not moment():
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+        time.sleep(0.1)
     return children(process.pid)
 
 
@@ -45,9 +39,9 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals, times: int = 1
     return err.decode().splitlines()
 
 
-def test_a_run_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bytes(tmp_path: Path, api: str) -> None:
-    bench, store = Bench(tmp_path, api), tmp_path / "store"
-    bench.finish(tmp_path / "undisturbed")
+def test_a_run_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bytes(tmp_path: Path, prefect_api: str) -> None:
+    bench, store = Bench(tmp_path, prefect_api), tmp_path / "store"
+    bench.finish_here(tmp_path / "undisturbed")
     first = bench.start(store)
     wait_for(first, lambda: any(store.glob("prunings/*/layers/001/layer.json")))
     lines = end(first, signal.SIGTERM)
@@ -56,7 +50,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bytes(tmp_pa
     started = wait_for(second, lambda: bool(running(second.pid, "tasks.run.evaluation_process")))
     assert end(second, signal.SIGINT, times=3)[-1] == LINE
     assert_gone(started)
-    assert bench.finish(store)["layers"] == {"computed": 0, "cached": bench.layers}
+    assert bench.finish_here(store)["layers"] == {"computed": 0, "cached": bench.layers}
     assert contents(store) == contents(tmp_path / "undisturbed")
 
 

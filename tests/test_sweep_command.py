@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.chaos import Bench, prefect_server
+from tests.chaos import Bench, ghost_here
 from tests.sweeps import options
 
 pytest_plugins = ["tests.refusals"]
@@ -24,9 +24,8 @@ HALF_AND_LESS = "--sparsity=0.5,0.75"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
-        yield Bench(tmp_path_factory.mktemp("bench"), api, layers=2)
+def bench(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"), prefect_api, layers=2)
 
 
 def arguments(bench: Bench, *more: str) -> list[str]:
@@ -35,8 +34,8 @@ def arguments(bench: Bench, *more: str) -> list[str]:
     return ["sweep", str(bench.folder / "model"), *AXES, *named, *more]
 
 
-def start(bench: Bench, *more: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "flows.cli", *arguments(bench, *more)]
+def start(bench: Bench) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "flows.cli", *arguments(bench, HALF_AND_LESS)]
     env = os.environ | {"PREFECT_API_URL": bench.api}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
@@ -51,14 +50,14 @@ def written(store: Path) -> dict[Path, int]:
 def swept(bench: Bench) -> tuple[dict[str, Any], dict[Path, int]]:
     """What a sweep printed that was killed after its first cell and started again; the cell's files before that."""
     store = bench.folder / "store"
-    killed = start(bench, HALF_AND_LESS)
+    killed = start(bench)
     while not written(store) and killed.poll() is None:
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     before = written(store)
-    out, err = (again := start(bench, HALF_AND_LESS, "--json")).communicate(timeout=300)
-    assert again.returncode == 0, err.decode()
+    code, out, err = ghost_here(bench.api, arguments(bench, HALF_AND_LESS, "--json"))
+    assert code == 0, err
     return json.loads(out), before
 
 
@@ -91,9 +90,9 @@ def test_the_rows_are_in_the_store_described_and_those_of_the_runs(swept: Any, b
 
 def test_cells_that_fail_stop_no_others_and_are_named(swept: Any, bench: Bench) -> None:
     before = written(bench.folder / "store")
-    out, err = (ended := start(bench, "--sparsity", "0.5", "--sparsity", "0.99")).communicate(timeout=300)
-    assert ended.returncode == 1 and b"Traceback" not in err
-    told = " ".join(out.decode().split())
+    code, out, err = ghost_here(bench.api, arguments(bench, "--sparsity", "0.5", "--sparsity", "0.99"))
+    assert code == 1 and "Traceback" not in err
+    told = " ".join(out.split())
     for method in ("ghost", "magnitude"):
         assert (
             f"failed: model: {method} at 0.99, length 32, window 128: sparsity 0.99 of d_state 32 rounds to 0" in told

@@ -2,16 +2,18 @@
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import datetime, timedelta
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Crashed, Failed, Running
 
 from artifacts.publish import published
 from ghost.errors import SettingsError
+from tasks.watch import attempts
 from tests.models import make_model, text
 from tests.pipeline import deploy, served, wait_for, worker
 from tests.watched import House, reasons, scheduled, wait_until
@@ -62,27 +64,33 @@ def test_a_run_that_ends_badly_is_tried_again_up_to_the_limit_and_then_left(hous
         assert len(watched.runs()) == 3
 
 
-def test_a_run_that_has_fallen_silent_counts_as_crashed(house: House) -> None:
-    with house.watched("silent", stale_hours=1 / 3600) as watched:
+def test_a_run_that_has_fallen_silent_counts_as_crashed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with house.watched("silent", stale_hours=1) as watched:
         watched.drop("one", "a")
         watched.look()
         watched.put(watched.runs()[0], Running())
-        time.sleep(1.2)
-        assert "no sign of life for 0.0 hours" in reasons(watched.look(), "triggered")["a"]
+        monkeypatch.setattr(attempts, "now", lambda: entered(watched.runs()[0]) + timedelta(hours=1))
+        assert "no sign of life for 1.0 hours" in reasons(watched.look(), "triggered")["a"]
         assert [str(run.state_name) for run in watched.runs()] == ["Crashed", "Scheduled"]
         watched.abandon()
 
 
-def test_a_heartbeat_is_a_sign_of_life(house: House) -> None:
-    with house.watched("alive", stale_hours=6 / 3600) as watched:
+def test_a_heartbeat_is_a_sign_of_life(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with house.watched("alive", stale_hours=1) as watched:
         watched.drop("one", "a")
         watched.look()
         watched.put(watched.runs()[0], Running())
-        watched.beat(watched.runs()[0], seconds=6)
-        time.sleep(8)
+        watched.beat(watched.runs()[0])
+        monkeypatch.setattr(attempts, "now", lambda: entered(watched.runs()[0]) + timedelta(hours=1))
         assert reasons(watched.look(), "skipped")["a"].startswith("being compressed: run ")
         assert [str(run.state_name) for run in watched.runs()] == ["Running"]
         watched.abandon()
+
+
+def entered(run: FlowRun) -> datetime:
+    """When the run entered its state."""
+    assert run.state is not None
+    return run.state.timestamp
 
 
 def test_the_same_content_under_two_names_is_compressed_once(house: House) -> None:

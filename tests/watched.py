@@ -14,12 +14,13 @@ import yaml
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.states import Cancelled
 
 from artifacts.publish import published
 from flows.watch import ghost_watch
 from tasks.watch.recipe import read_recipe
+from tests.chaos import served_by
 from tests.pipeline import client
 
 SIZES = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
@@ -42,7 +43,7 @@ class House:
         places = {"source": str(folder / "new"), "publish": str(folder / "pruned")}
         recipe = {"name": name, **places, "settings": settings, **fields}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        with temporary_settings({PREFECT_API_URL: self.api}):
+        with served_by(self.api):
             yield Watched(self, folder)
 
     def artifacts(self) -> dict[str, str]:
@@ -84,16 +85,18 @@ class Watched:
         with client(self.house.api) as opened:
             opened.set_flow_run_state(run.id, state, force=True)
 
-    def beat(self, run: FlowRun, seconds: float) -> None:
-        """A heartbeat of the run, `seconds` from now: as the run's own process sends them, but on order."""
+    def beat(self, run: FlowRun) -> None:
+        """A heartbeat of the run: as the run's own process sends them, but on order."""
         event = {
             "id": str(uuid.uuid4()),
             "event": "prefect.flow-run.heartbeat",
-            "occurred": (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(),
+            "occurred": datetime.now(UTC).isoformat(),
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
         }
         with client(self.house.api) as opened:
             opened._client.post("/events", json=[event]).raise_for_status()
+            sent = EventFilter(id=EventIDFilter(id=[uuid.UUID(event["id"])]))
+            wait_until(lambda: opened.read_events(sent, limit=1).events)  # a server writes events every few seconds
 
     def abandon(self) -> None:
         """End what no worker took, so that none will."""

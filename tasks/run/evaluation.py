@@ -16,7 +16,7 @@ from ghost.evaluation.perplexity import PROTOCOL, Perplexity
 from tasks.run.benchmarks import benchmark_scores
 from tasks.run.cost import note_peak
 from tasks.run.dense_score import find_dense, keep_dense
-from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.run.evaluation_process import Job
 from tasks.run.export import Exported
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
@@ -95,7 +95,7 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
         torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it
     run.progress.evaluation(len(models) * (len(run.evaluation_tokens) - 1))
     try:
-        return evaluate_apart(job, run.evaluation_tokens, run.settings.evaluation_timeout, run.progress.evaluated)
+        return run.evaluator(job, run.evaluation_tokens, run.settings.evaluation_timeout, run.progress.evaluated)
     except EvaluationError as error:
         raise EvaluationError(
             f"{error}; the pruned checkpoint is stored already, in {run.store.locate(run.keys.checkpoint)}: started "

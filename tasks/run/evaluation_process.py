@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ghost.errors import EvaluationError, GhostError
 
@@ -40,6 +40,14 @@ class Job:
     device: str
     dtype: str
     threads: int
+
+
+class Evaluator(Protocol):
+    """What `evaluate_apart` is, and what a test may have in its place to save the process."""
+
+    def __call__(
+        self, job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]
+    ) -> "dict[str, Perplexity]": ...
 
 
 def evaluate_apart(
@@ -159,9 +167,10 @@ def _end_with_the_run() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _perplexities(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
+def _answered(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
     """The second argument is the file descriptor to read the tokens from."""
-    return {name: score.as_dict() for name, score in _scores(Job(**job), _tokens(int(sys.argv[2])), progress)}
+    scores = perplexities(Job(**job), _tokens(int(sys.argv[2])), progress)
+    return {name: score.as_dict() for name, score in scores}
 
 
 def _tokens(descriptor: int) -> "Tensor":
@@ -171,7 +180,8 @@ def _tokens(descriptor: int) -> "Tensor":
         return torch.frombuffer(bytearray(file.read()), dtype=torch.int32)
 
 
-def _scores(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
+def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
+    """Of each of the job's models by name, computed in this process."""
     import torch
 
     from ghost.backbone import Backbone
@@ -186,4 +196,4 @@ def _scores(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Ite
 
 
 if __name__ == "__main__":
-    answer_apart(_perplexities)
+    answer_apart(_answered)

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.walk import Walk
 from tasks.progress import SILENT, Progress
+from tasks.run.evaluation_process import Evaluator, evaluate_apart
 from tasks.run.out import check_out
 from tasks.staging import local
 from tasks.tables import token_columns
@@ -41,6 +42,9 @@ class Run:
     `pruning` are the keys of what all runs that prune alike share, `keys` those of this run. `warnings` are sentences
     that the figures should not be read without.
     """
+
+    evaluator: ClassVar[Evaluator] = staticmethod(evaluate_apart)
+    """Tests have one that saves the process."""
 
     def __init__(
         self,

@@ -97,12 +97,17 @@ def _buried(client: SyncPrefectClient, run: FlowRun, stale_hours: float) -> Flow
     """
     if _state(run).type not in OCCUPIED:
         return run
-    silence = datetime.now(UTC) - _last_sign(client, run)
+    silence = now() - _last_sign(client, run)
     if silence < timedelta(hours=stale_hours):
         return run
     message = f"no sign of life for {silence.total_seconds() / 3600:.1f} hours, so it was taken for dead"
     client.set_flow_run_state(run.id, Crashed(message=message))  # not by force, so that its place in the queue is freed
     return client.read_flow_run(run.id)
+
+
+def now() -> datetime:
+    """The time by which silence is measured; tests have their own."""
+    return datetime.now(UTC)
 
 
 def _last_sign(client: SyncPrefectClient, run: FlowRun) -> datetime:
