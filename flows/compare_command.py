@@ -31,13 +31,13 @@ def compare(
     from tasks.store.comparison import compare_runs, machine_readable, write_page
 
     found = compare_runs(store, runs)
-    page, told = str(write_page(found, out)), machine_readable(found)
+    page, figures = str(write_page(found, out)), machine_readable(found)
     if as_json:
-        print(json.dumps(told | {"page": page}, ensure_ascii=False))
+        print(json.dumps(figures | {"page": page}, ensure_ascii=False))
         return
     console = Console()
     console.width = max(console.width, NARROWEST)
-    console.print(_table(told["runs"]))
+    console.print(_table(figures["runs"]))
     console.print(Text(f"page: {page}"), soft_wrap=True)
 
 

@@ -51,7 +51,7 @@ def evaluate(
     An empty list (`--pairs ''`) leaves its part out.
     """
     from ghost.evaluation.plan import Plan
-    from tasks.evaluate import measure, open_assessment, run_tasks, write_results
+    from tasks.evaluate import measure, open_assessment, run_benchmarks, write_results
 
     plan = Plan(
         contexts=contexts, segments=segments, pairs=pairs, distances=distances, samples=samples,
@@ -59,8 +59,8 @@ def evaluate(
     )  # fmt: skip
     opened = open_assessment(plan, checkpoint, against, text=text, tokenizer=tokenizer, device=device, dtype=dtype)
     with _Bars() as bars:
-        results = measure(opened, bars.told)
-    found, about = run_tasks(opened)  # lm-eval draws bars of its own
+        results = measure(opened, bars.advance_part)
+    found, about = run_benchmarks(opened)  # lm-eval draws bars of its own
     results["rows"] += found
     results["protocol"] |= about
     if out:
@@ -80,7 +80,7 @@ class _Bars(Progress):
         super().__init__(*columns, console=Console(stderr=True))
         self._parts: dict[str, TaskID] = {}
 
-    def told(self, part: str, done: int, total: int) -> None:
+    def advance_part(self, part: str, done: int, total: int) -> None:
         if part not in self._parts:
             self._parts[part] = self.add_task(part, total=total)
         self.update(self._parts[part], advance=done)

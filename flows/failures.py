@@ -16,7 +16,7 @@ def failing_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     """For a flow's function: GhostError and ArtifactError become the state, and are still raised to a direct caller."""
 
     @wraps(function)
-    def told(*values: Any, **named: Any) -> Any:
+    def ended(*values: Any, **named: Any) -> Any:
         try:
             return function(*values, **named)
         except (GhostError, ArtifactError) as error:
@@ -24,4 +24,4 @@ def failing_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
             get_run_logger().error(message)
             return Failed(message=message, data=error)
 
-    return told
+    return ended

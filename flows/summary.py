@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ghost.report.figures import NOT_FINITE, in_form, rise
-from ghost.report.methods import unit
+from ghost.report.run_form import unit
 
 HEADINGS = ("", "dense", "pruned", "change")
 

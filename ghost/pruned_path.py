@@ -1,4 +1,4 @@
-"""The pruned model's path: tokens through what is left of each layer. ghost/recovery/dense.py has the dense model's."""
+"""The pruned model's path: tokens through what is left of each layer. Recovery has the dense model's beside it."""
 
 from collections.abc import Iterator
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ghost.config import Settings
-from ghost.saliency import METHODS, check_pruning
+from ghost.saliency import METHODS, check_pruning, methods_in_words
 
 
 class Pruning(Settings):
@@ -16,10 +16,11 @@ class Pruning(Settings):
     energy: float | None = Field(default=None, gt=0, lt=1)
     """For balanced, in place of sparsity: keep as few directions as carry this share of every layer's squared Hankel
     singular values on the dense model, such as 0.999."""
-    method: str = Field(default="ghost", json_schema_extra={"enum": [*METHODS]})
-    """What chooses the channels that go: ghost, ghost-mean, ghost-joint, rrqr, sparsessm, taylor, taylor2, magnitude or
-    random; balanced drops directions, shedder whole layers, wanda and sparsegpt single weights. docs/methods.md says
-    what each one is."""
+    method: str = Field(
+        default="ghost",
+        description=f"What chooses what goes: {methods_in_words()}. docs/methods.md says what each one is.",
+        json_schema_extra={"enum": [*METHODS]},
+    )
     policy: Literal["balanced", "pooled"] = "balanced"
     """`balanced` keeps as many channels in every group; `pooled` ranks a layer's groups together, as the paper does."""
     round_to: int = Field(default=16, ge=1)

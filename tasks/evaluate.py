@@ -24,7 +24,7 @@ from ghost.settings import RunSettings
 from tasks.staging import local
 from tasks.wording import display_name
 
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with a part's name, the steps just finished, and all of its steps."""
 
 
@@ -63,9 +63,9 @@ def open_assessment(
     )  # fmt: skip
 
 
-def measure(opened: Assessment, told: Told) -> dict[str, Any]:
+def measure(opened: Assessment, progress: Progress) -> dict[str, Any]:
     """Everything but the tasks: models, protocols, `rows` as `ghost.evaluation.rows` has them, and `warnings`."""
-    found = [*_contexts(opened, told), *_recall(opened, told), *_decoding(opened, told)]
+    found = [*_contexts(opened, progress), *_recall(opened, progress), *_decoding(opened, progress)]
     return {"models": _models(opened), "protocol": _protocol(opened), "rows": found, "warnings": opened.warnings}
 
 
@@ -99,7 +99,7 @@ def _segments(opened: Assessment) -> Tensor:
     return contexts.segments(opened.tokens, max(lengths), opened.plan.segments) if lengths else opened.tokens[:0]
 
 
-def _contexts(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (lengths := numbers("contexts", opened.plan.contexts, 1)):
         return
     segments_bl = _segments(opened)
@@ -107,14 +107,14 @@ def _contexts(opened: Assessment, told: Told) -> Iterator[rows.Row]:
     for length in lengths:
         nlls = {
             name: contexts.context_nll(
-                backbone, segments_bl, length, lambda done: told("contexts, tokens", done, total)
+                backbone, segments_bl, length, lambda done: progress("contexts, tokens", done, total)
             )
             for name, backbone in opened.backbones.items()
         }
         yield from rows.perplexities("context", str(length), nlls)
 
 
-def _recall(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     plan = opened.plan
     vocabulary = min(backbone.checkpoint.vocab_size for backbone in opened.backbones.values())
     words = recall.make_words(opened.tokenizer, opened.tokens, vocabulary)
@@ -123,7 +123,7 @@ def _recall(opened: Assessment, told: Told) -> Iterator[rows.Row]:
     total = len(opened.backbones) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
     for (pairs, distance), made in prompts.items():
         scores = {
-            name: recall.recall(backbone, made, lambda done: told("recall, tokens", done, total))
+            name: recall.recall(backbone, made, lambda done: progress("recall, tokens", done, total))
             for name, backbone in opened.backbones.items()
         }
         for metric in recall.METRICS:
@@ -131,14 +131,14 @@ def _recall(opened: Assessment, told: Told) -> Iterator[rows.Row]:
             yield from rows.sampled("recall", f"{pairs} pairs, distance {distance}", metric, by_model)
 
 
-def _decoding(opened: Assessment, told: Told) -> Iterator[rows.Row]:
+def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (sizes := numbers("batch_sizes", opened.plan.batch_sizes, 1)):
         return
     models = {name: _stock(backbone) for name, backbone in opened.backbones.items()}
     total = len(sizes) * (decode.ROUNDS + 1)
     for batch in sizes:
         prompt = opened.tokens[: decode.PROMPT]
-        timed = decode.decode(models, prompt, batch, lambda done: told("decoding, rounds", done, total))
+        timed = decode.decode(models, prompt, batch, lambda done: progress("decoding, rounds", done, total))
         yield from _decoded(f"batch {batch}", batch, timed)
 
 
@@ -149,29 +149,29 @@ def _stock(backbone: Backbone) -> Any:
 def _decoded(case: str, batch: int, timed: dict[str, decode.Decoding]) -> Iterator[rows.Row]:
     tokens = batch * decode.STEPS
     speeds = {name: (tokens / statistics.median(t.seconds), None) for name, t in timed.items()}
-    found = rows.given("decode", case, "tokens_per_second", speeds)
+    found = rows.measured("decode", case, "tokens_per_second", speeds)
     if len(timed) == 2:  # in turns within a round, so a busy moment slows both
         dense, pruned = (t.seconds for t in timed.values())
         found[-1]["value"] = statistics.median(d / p for d, p in zip(dense, pruned, strict=True)) - 1
     yield from found
     for metric in ("ssm_bytes", "conv_bytes"):
         sizes = {name: (float(getattr(t, metric)), None) for name, t in timed.items()}
-        yield from rows.given("decode", case, metric, sizes)
+        yield from rows.measured("decode", case, metric, sizes)
 
 
-def run_tasks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
+def run_benchmarks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
     """Rows of the plan's lm-eval tasks, and their protocol with versions and samples. Both empty without tasks."""
-    plan, tasks = opened.plan, opened.plan.task_list()
+    plan, tasks = opened.plan, opened.plan.benchmark_list()
     if not tasks.names:
         return [], {}
-    manager, found = harness.task_manager(tasks), {}
+    manager, found = harness.benchmark_manager(tasks), {}
     for name, backbone in opened.backbones.items():
-        found[name] = harness.run_tasks(
+        found[name] = harness.run_benchmarks(
             _stock(backbone), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed, batch=1
         )
     first = next(iter(found.values()))
     about = {task: {key: scores[key] for key in ("samples", "version")} for task, scores in first.items()}
-    return list(rows.of_tasks(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
+    return list(rows.of_benchmarks(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
 
 
 def _json(results: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ghost.report import ComparedRun, overlaps, render_comparison
-from ghost.report.compare import run_labels
+from ghost.report.comparison_page import run_labels
 from ghost.report.overlap import by_chance, jaccard
 from tests.by_hand import small_settings, through_layers, through_report
 from tests.report_samples import NASTY, Page, page_data, summary, table_rows

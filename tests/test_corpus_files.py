@@ -14,7 +14,7 @@ import ghost
 from ghost.calibration.corpus import PATIENCE, Corpus, read_text
 from ghost.calibration.tokens import load_tokenizer, read_tokens
 from ghost.errors import CorpusError
-from ghost.evaluation.harness import parse_tasks
+from ghost.evaluation.harness import parse_benchmarks
 from ghost.evaluation.tasks.local_files import pages, passages
 from tests.models import make_tokenizer, text
 
@@ -191,7 +191,9 @@ def test_a_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     written(tmp_path / "a.txt", b"one")
     written(tmp_path / "a.jsonl", json_lines({"body": "two"}))
     assert (read_text("~/a.txt", "calibration"), read_text("~/a.jsonl:body", "evaluation")) == ("one", "two")
-    assert parse_tasks("local_wikitext:~/a.txt", allow_code=False).files == {"local_wikitext": str(tmp_path / "a.txt")}
+    assert parse_benchmarks("local_wikitext:~/a.txt", allow_code=False).files == {
+        "local_wikitext": str(tmp_path / "a.txt")
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ghost.calibration.tokens import load_tokenizer
 from ghost.checkpoint.source import DEMO, open_checkpoint
 from ghost.errors import EvaluationError, SettingsError
 from ghost.evaluation.decode import stock_model
-from ghost.evaluation.harness import DEFAULT, parse_tasks, run_tasks, task_manager
+from ghost.evaluation.harness import DEFAULT, benchmark_manager, parse_benchmarks, run_benchmarks
 from ghost.evaluation.tasks.local_files import detokenized, pages, passages, word_and_byte_perplexity
 from tests.models import make_model
 
@@ -48,10 +48,10 @@ def lambada(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(spec: str, folder: Path = DEMO, **settings: Any) -> dict[str, Any]:
-    tasks = parse_tasks(spec, allow_code=False)
+    tasks = parse_benchmarks(spec, allow_code=False)
     model = stock_model(open_checkpoint(folder), torch.device("cpu"), torch.float32)
     options = {"limit": 2, "seed": 0, "batch": 1} | settings
-    return run_tasks(model, load_tokenizer(folder), tasks, manager=task_manager(tasks), **options)
+    return run_benchmarks(model, load_tokenizer(folder), tasks, manager=benchmark_manager(tasks), **options)
 
 
 def test_pages_detokenizing_and_counts_are_those_of_lm_evals_own_task():
@@ -108,8 +108,11 @@ def test_passages_may_hold_any_line_separator_of_unicode(tmp_path: Path):
 
 
 def test_the_default_list_leaves_tasks_that_run_code_out_unless_they_are_allowed():
-    assert parse_tasks("default", allow_code=True).names == DEFAULT
-    assert parse_tasks("piqa, default", allow_code=False).names == ("piqa", *(n for n in DEFAULT[:-1] if n != "piqa"))
+    assert parse_benchmarks("default", allow_code=True).names == DEFAULT
+    assert parse_benchmarks("piqa, default", allow_code=False).names == (
+        "piqa",
+        *(n for n in DEFAULT[:-1] if n != "piqa"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_the_default_list_leaves_tasks_that_run_code_out_unless_they_are_allowed
 )  # fmt: skip
 def test_a_list_that_cannot_work_is_refused(spec: str, message: str):
     with pytest.raises(SettingsError, match=f"^{re.escape(message)}"):
-        parse_tasks(spec, allow_code=False)
+        parse_benchmarks(spec, allow_code=False)
 
 
 def test_a_data_set_that_cannot_be_had_and_a_file_that_is_none_are_one_line(tmp_path: Path):
@@ -138,7 +141,7 @@ def test_an_unknown_task_is_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(
         SettingsError, match=r"^tasks: lm-eval knows no task 'helaswag'; `lm-eval ls tasks` lists them$"
     ):
-        task_manager(parse_tasks("helaswag", allow_code=False))
+        benchmark_manager(parse_benchmarks("helaswag", allow_code=False))
 
 
 def test_lm_eval_has_every_task_of_the_default_list():

@@ -22,11 +22,11 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.errors import QualityGateError
 from ghost.evaluation import rows
 from ghost.evaluation.decode import stock_model
-from ghost.evaluation.harness import parse_tasks, run_tasks, task_manager
+from ghost.evaluation.harness import benchmark_manager, parse_benchmarks, run_benchmarks
 from ghost.evaluation.perplexity import Perplexity, perplexity
 from ghost.report import verdict
 from ghost.report.card import model_card
-from ghost.report.compare import render_comparison
+from ghost.report.comparison_page import render_comparison
 from ghost.report.figures import NOT_FINITE
 from ghost.report.overlap import ComparedRun
 from ghost.report.page import render
@@ -210,9 +210,11 @@ def test_means_of_losses_that_overflow_are_null_with_their_errors() -> None:
 def test_lm_evals_own_perplexity_is_infinite_and_no_crash(tmp_path: Path) -> None:
     folder = broken(tmp_path / "lost", "infinite")
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": text(4)}))
-    tasks = parse_tasks(f"local_lambada:{tmp_path / 'a.jsonl'}", allow_code=False)
+    tasks = parse_benchmarks(f"local_lambada:{tmp_path / 'a.jsonl'}", allow_code=False)
     model = stock_model(open_checkpoint(folder), torch.device("cpu"), torch.float32)
-    found = run_tasks(model, load_tokenizer(folder), tasks, manager=task_manager(tasks), limit=None, seed=0, batch=1)
+    found = run_benchmarks(
+        model, load_tokenizer(folder), tasks, manager=benchmark_manager(tasks), limit=None, seed=0, batch=1
+    )
     assert found["local_lambada"]["metrics"]["perplexity"]["value"] == math.inf
 
 

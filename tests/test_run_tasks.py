@@ -18,7 +18,7 @@ from ghost.evaluation.rows import loss
 from ghost.report.card import model_card
 from ghost.settings import RunSettings
 from tasks.run import benchmarks
-from tasks.run.benchmark_process import TaskJob, task_figures
+from tasks.run.benchmark_process import BenchmarkJob, benchmark_figures
 from tasks.run.gate import failed_tasks
 from tasks.run.open import open_run
 from tasks.run.report import summarise
@@ -99,11 +99,11 @@ def test_summary_and_model_card_have_the_tasks(finished: ByHand):
 
 def test_the_same_model_twice_has_the_same_figures_and_errors(finished: ByHand):
     model = str(finished.source.folder)
-    job = TaskJob(
+    job = BenchmarkJob(
         models={"dense": model, "pruned": model}, tokenizer=model, tasks=finished.run.benchmarks, limit=3, seed=0,
         device="cpu", dtype="float32", threads=torch.get_num_threads(),
     )  # fmt: skip
-    found = task_figures(asdict(job), print)
+    found = benchmark_figures(asdict(job), print)
     assert found["dense"] == found["pruned"]
     perplexity, expected = found["dense"]["local_lambada"]["metrics"]["perplexity"], scores(finished)
     assert perplexity["stderr"] == expected["local_lambada", "perplexity"]["stderr"]["dense"]
@@ -115,7 +115,7 @@ def test_a_run_killed_before_its_results_takes_the_tasks_from_the_store(
     expected = contents(folder / "store")
     for key in (finished.keys.manifest, finished.keys.evaluation, finished.keys.stage("evaluation")):
         finished.store.delete(key)
-    monkeypatch.setattr(benchmarks, "run_tasks_apart", None)
+    monkeypatch.setattr(benchmarks, "run_benchmarks_apart", None)
     again = through_layers(small_settings(folder, **settings))
     assert (again.export(), again.evaluate()) == ("Cached", "Completed")
     again.report()
@@ -126,7 +126,7 @@ def test_a_run_killed_before_its_results_takes_the_tasks_from_the_store(
 def test_a_damaged_table_is_not_taken(
     finished: ByHand, folder: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(benchmarks, "run_tasks_apart", lambda job, timeout: task_figures(asdict(job), print))
+    monkeypatch.setattr(benchmarks, "run_benchmarks_apart", lambda job, timeout: benchmark_figures(asdict(job), print))
     expected = contents(folder / "store")
     finished.store.delete(finished.keys.manifest)
     finished.store.put(finished.keys.benchmarks, finished.store.record(finished.keys.benchmarks)[:-1] + b"?")

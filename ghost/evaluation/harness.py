@@ -32,7 +32,7 @@ PROTOCOL = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskList:
+class BenchmarkList:
     """Names as lm-eval knows them, and the file of each bundled task. SettingsError for a list that can't work."""
 
     names: tuple[str, ...]
@@ -50,7 +50,7 @@ class TaskList:
             if name not in BUNDLED:
                 raise SettingsError(f"tasks: {name} takes no file, only {' and '.join(BUNDLED)} do; leave :{path} out")
 
-    def on_this_machine(self, fetch: Callable[[str], str] = str) -> "TaskList":
+    def on_this_machine(self, fetch: Callable[[str], str] = str) -> "BenchmarkList":
         """With the local path that `fetch` gives for each file. SettingsError where there is none."""
         files = {name: os.path.expanduser(fetch(path)) for name, path in self.files.items()}
         for name, path in files.items():
@@ -59,12 +59,12 @@ class TaskList:
         return replace(self, files=files)
 
 
-def parse_tasks(spec: str, *, allow_code: bool, fetch: Callable[[str], str] = str) -> TaskList:
-    """As `named_tasks`, with the files on this machine: `fetch` gives the local path of each."""
-    return named_tasks(spec, allow_code=allow_code).on_this_machine(fetch)
+def parse_benchmarks(spec: str, *, allow_code: bool, fetch: Callable[[str], str] = str) -> BenchmarkList:
+    """As `named_benchmarks`, with the files on this machine: `fetch` gives the local path of each."""
+    return named_benchmarks(spec, allow_code=allow_code).on_this_machine(fetch)
 
 
-def named_tasks(spec: str, *, allow_code: bool) -> TaskList:
+def named_benchmarks(spec: str, *, allow_code: bool) -> BenchmarkList:
     """`NAME,NAME:FILE,...`; `default` stands for DEFAULT, without tasks that run code where that is not allowed."""
     names, files = [], {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
@@ -72,14 +72,14 @@ def named_tasks(spec: str, *, allow_code: bool) -> TaskList:
         names += _default(allow_code) if name == "default" else [name]
         if colon:
             files[name] = path
-    return TaskList(names=tuple(dict.fromkeys(names)), files=files, allow_code=allow_code)
+    return BenchmarkList(names=tuple(dict.fromkeys(names)), files=files, allow_code=allow_code)
 
 
 def _default(allow_code: bool) -> list[str]:
     return [name for name in DEFAULT if allow_code or not name.startswith(RUNS_CODE)]
 
 
-def task_manager(tasks: TaskList) -> Any:
+def benchmark_manager(tasks: BenchmarkList) -> Any:
     """lm-eval's index of tasks; its own 10,000 are read only where one of them is asked for (10 s against 1).
 
     SettingsError where lm-eval is not installed, or does not know a task.
@@ -109,8 +109,8 @@ def _check_installed(*modules: str) -> None:
             raise ImportError(f"No module named {name!r}")
 
 
-def run_tasks(
-    model: Any, tokenizer: Any, tasks: TaskList, *, manager: Any, limit: int | None, seed: int, batch: int
+def run_benchmarks(
+    model: Any, tokenizer: Any, tasks: BenchmarkList, *, manager: Any, limit: int | None, seed: int, batch: int
 ) -> dict[str, dict[str, Any]]:
     """By task: its metrics as {value, stderr (None where lm-eval has none), higher_is_better}, the name of the main
     one, samples and version.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ghost.errors import SettingsError
-from ghost.evaluation.harness import TaskList, parse_tasks
+from ghost.evaluation.harness import BenchmarkList, parse_benchmarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Plan:
         for name in ("contexts", "pairs", "batch_sizes"):
             numbers(name, getattr(self, name), least=1)
         numbers("distances", self.distances, least=0)
-        self.task_list()
+        self.benchmark_list()
 
-    def task_list(self) -> TaskList:
-        return parse_tasks(self.tasks, allow_code=self.allow_code)
+    def benchmark_list(self) -> BenchmarkList:
+        return parse_benchmarks(self.tasks, allow_code=self.allow_code)
 
 
 def numbers(name: str, spec: str, least: int) -> list[int]:

@@ -33,7 +33,7 @@ def perplexities(part: str, case: str, nlls: Mapping[str, Tensor]) -> list[Row]:
     return rows
 
 
-def given(part: str, case: str, metric: str, values: Mapping[str, tuple[float, float | None]]) -> list[Row]:
+def measured(part: str, case: str, metric: str, values: Mapping[str, tuple[float, float | None]]) -> list[Row]:
     """(value, stderr) by model as somebody else gives them; the change has no error, for the pairing is not known."""
     rows = [_row(part, case, metric, model, *value) for model, value in values.items()]
     if len(values) == 2:
@@ -43,17 +43,17 @@ def given(part: str, case: str, metric: str, values: Mapping[str, tuple[float, f
     return rows
 
 
-def of_tasks(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    """What `harness.run_tasks` found, by model."""
+def of_benchmarks(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+    """What `harness.run_benchmarks` found, by model."""
     for task, scores in next(iter(found.values())).items():
         for metric in scores["metrics"]:
             by_model = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
             pairs = {name: (figure["value"], figure["stderr"]) for name, figure in by_model.items()}
-            yield from given("task", task, metric, pairs)
+            yield from measured("task", task, metric, pairs)
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What `harness.run_tasks` found for `dense` and `pruned`: one plain object per task and metric.
+    """What `harness.run_benchmarks` found for `dense` and `pruned`: one plain object per task and metric.
 
     task, metric, main (whether the task is judged by it), higher_is_better, samples, version, value and stderr as
     {dense, pruned}, and loss; None for values and losses that are not finite.

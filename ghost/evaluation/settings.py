@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ghost.config import Settings
-from ghost.evaluation.harness import named_tasks
+from ghost.evaluation.harness import named_benchmarks
 
 
 class Evaluation(Settings):
@@ -26,5 +26,5 @@ class Evaluation(Settings):
 
     @model_validator(mode="after")
     def _possible_tasks(self) -> Self:
-        named_tasks(self.tasks, allow_code=self.allow_code)
+        named_benchmarks(self.tasks, allow_code=self.allow_code)
         return self

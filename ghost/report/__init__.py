@@ -1,7 +1,7 @@
 """What runs found, for people: the summary page, the model card and the page of several runs, made from plain data."""
 
 from ghost.report.card import model_card
-from ghost.report.compare import render_comparison
+from ghost.report.comparison_page import render_comparison
 from ghost.report.layers import LayerView
 from ghost.report.overlap import ComparedRun, overlaps
 from ghost.report.page import render

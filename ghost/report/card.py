@@ -14,7 +14,7 @@ from ghost.report.figures import (
     setting_rows,
     with_error,
 )
-from ghost.report.methods import form_of_run, method_of_run
+from ghost.report.run_form import form_of_run, method_of_run
 
 MARKUP = re.compile(r"[\\`*_\[\]<>#|~&!]")
 """What Markdown would read as markup inside a line."""

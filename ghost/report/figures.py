@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ghost.report.methods import form_of_run
+from ghost.report.run_form import form_of_run
 
 RECOVERY = {
     "none": "none",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ghost.report.methods import form_of_run
+from ghost.report.run_form import form_of_run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

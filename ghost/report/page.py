@@ -19,7 +19,7 @@ from ghost.report.figures import (
     with_error,
 )
 from ghost.report.layers import LayerView
-from ghost.report.methods import unit
+from ghost.report.run_form import unit
 from ghost.report.run_plots import channel_plots, layer_bars
 from ghost.report.table import BLANK, Cell, Table, figure_cell
 from ghost.report.verdict import headline, verdict

@@ -6,8 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from ghost.report.figures import filled, is_finite, percent, rise, rise_of_perplexity
-from ghost.report.methods import form_of_run
 from ghost.report.recall_and_tasks import recall_losses, task_losses
+from ghost.report.run_form import form_of_run
 
 NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
 """Rises of perplexity, as shares of the dense model's, up to which the words of `PRICES` hold."""

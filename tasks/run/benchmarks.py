@@ -11,7 +11,7 @@ from artifacts.schemas import EVALUATION
 from artifacts.stages import read_stage, write_stage
 from artifacts.tables import decode, encode, metadata
 from ghost.evaluation import harness, rows
-from tasks.run.benchmark_process import TaskJob, run_tasks_apart
+from tasks.run.benchmark_process import BenchmarkJob, run_benchmarks_apart
 from tasks.run.layers import timed
 from tasks.run.open import Run
 
@@ -40,7 +40,7 @@ def benchmark_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any]
 
 
 def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:
-    job = TaskJob(
+    job = BenchmarkJob(
         models={"dense": str(run.source.folder), "pruned": str(pruned)},
         tokenizer=run.tokenizer,
         tasks=run.benchmarks,
@@ -50,7 +50,7 @@ def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:
         dtype=str(run.backbone.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
     )
-    return run_tasks_apart(job, run.settings.evaluation_timeout)
+    return run_benchmarks_apart(job, run.settings.evaluation_timeout)
 
 
 def _summary(run: Run, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -61,5 +61,5 @@ def _summary(run: Run, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _table(found: dict[str, dict[str, Any]], summary: dict[str, Any]) -> bytes:
     """The rows of `ghost eval`; what they have no column for is in the metadata."""
-    table = pa.Table.from_pylist(list(rows.of_tasks(found)), EVALUATION)
+    table = pa.Table.from_pylist(list(rows.of_benchmarks(found)), EVALUATION)
     return encode(table, EVALUATION, {SUMMARY: json.dumps(summary)})

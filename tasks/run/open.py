@@ -22,7 +22,7 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
-from ghost.evaluation.harness import TaskList, parse_tasks, task_manager
+from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_benchmarks
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.walk import Walk
@@ -54,7 +54,7 @@ class Run:
         tokenizer: str,
         calibration_bl: Tensor,
         text: Tensor,
-        benchmarks: TaskList,
+        benchmarks: BenchmarkList,
         progress: Progress,
         warnings: list[str],
     ) -> None:
@@ -107,11 +107,11 @@ def write_records(run: Run) -> dict[str, str]:
     }
 
 
-def _benchmarks(settings: RunSettings) -> TaskList:
+def _benchmarks(settings: RunSettings) -> BenchmarkList:
     """The tasks that are asked for, all of them known to lm-eval, which is here."""
-    tasks = parse_tasks(settings.tasks, allow_code=settings.allow_code, fetch=lambda path: local(path, "text"))
+    tasks = parse_benchmarks(settings.tasks, allow_code=settings.allow_code, fetch=lambda path: local(path, "text"))
     if tasks.names:
-        task_manager(tasks)
+        benchmark_manager(tasks)
     return tasks
 
 

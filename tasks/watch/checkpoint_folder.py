@@ -25,7 +25,7 @@ Read = Callable[[str, int, int | None], bytes]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CheckpointFolder:
     """A folder with a config.json, by the names of the files directly in it and of what travels with them."""
 
     path: str

@@ -12,12 +12,12 @@ from artifacts.errors import ArtifactError
 from artifacts.folders import Entry, Folder, is_remote, open_folder
 from ghost.checkpoint.companions import companions, is_unfinished
 from ghost.errors import CheckpointError
-from tasks.watch.checkpoint_folder import CONFIG, Candidate
+from tasks.watch.checkpoint_folder import CONFIG, CheckpointFolder
 from tasks.watch.hub import HUB, hub_candidates
 
 BLOCK = 16 << 20
 
-Looked = dict[str, Candidate]
+Looked = dict[str, CheckpointFolder]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _look(source: str, avoid: str) -> Looked:
     return {c.path: c for c in _candidates(folder) if not f"{folder.url}/{c.path}/".startswith(below)}
 
 
-def _candidates(folder: Folder) -> Iterable[Candidate]:
+def _candidates(folder: Folder) -> Iterable[CheckpointFolder]:
     entries = {entry.name: entry for entry in folder.entries() if not _is_unfinished(entry.name)}
     homes = {name.rpartition("/")[0] for name in entries if name.rpartition("/")[-1] == CONFIG}
     files: dict[str, dict[str, Entry]] = {home: {} for home in homes}
@@ -70,19 +70,19 @@ def _folders_over(name: str) -> Iterable[str]:
     return ("", *accumulate(name.split("/")[:-1], "{}/{}".format))
 
 
-def _candidate(folder: Folder, home: str, files: dict[str, Entry]) -> Candidate:
+def _candidate(folder: Folder, home: str, files: dict[str, Entry]) -> CheckpointFolder:
     def read(name: str, start: int, length: int | None) -> bytes:
         return folder.read(f"{home}/{name}" if home else name, start, length)
 
     kind: Literal["s3", "local"] = "s3" if is_remote(folder.url) else "local"
-    return Candidate(home, f"{folder.url}/{home}".rstrip("/"), kind, files, read)
+    return CheckpointFolder(home, f"{folder.url}/{home}".rstrip("/"), kind, files, read)
 
 
 def _is_unfinished(name: str) -> bool:
     return any(part.startswith(".") or is_unfinished(part) for part in name.split("/"))
 
 
-def _inspect(candidate: Candidate, before: Candidate | None, own_tokenizer: bool) -> Found:
+def _inspect(candidate: CheckpointFolder, before: CheckpointFolder | None, own_tokenizer: bool) -> Found:
     found = partial(Found, candidate.path, candidate.model)
     if candidate != before:
         return found(problem="is changing: its files were others at the look before")
@@ -93,7 +93,7 @@ def _inspect(candidate: Candidate, before: Candidate | None, own_tokenizer: bool
         return found(problem=str(error))
 
 
-def _fingerprint(candidate: Candidate, names: list[str]) -> str:
+def _fingerprint(candidate: CheckpointFolder, names: list[str]) -> str:
     if candidate.kind == "hub":
         return candidate.commit
     total = hashlib.sha256()
@@ -104,7 +104,7 @@ def _fingerprint(candidate: Candidate, names: list[str]) -> str:
     return total.hexdigest()
 
 
-def _content_digest(candidate: Candidate, name: str) -> str:
+def _content_digest(candidate: CheckpointFolder, name: str) -> str:
     digest = hashlib.sha256()
     starts = range(0, candidate.files[name].size, BLOCK)
     for block in takewhile(bool, (candidate.read(name, start, BLOCK) for start in starts)):

@@ -5,12 +5,12 @@ from typing import Any
 
 from artifacts.folders import Entry
 from ghost.errors import CheckpointError, SettingsError
-from tasks.watch.checkpoint_folder import CONFIG, Candidate
+from tasks.watch.checkpoint_folder import CONFIG, CheckpointFolder
 
 HUB = "hf:"
 
 
-def hub_candidates(organisation: str) -> dict[str, Candidate]:
+def hub_candidates(organisation: str) -> dict[str, CheckpointFolder]:
     """The organisation's models that have a config.json, by name (owner/name). SettingsError without an answer."""
     from huggingface_hub import HfApi
 
@@ -25,7 +25,7 @@ def hub_candidates(organisation: str) -> dict[str, Candidate]:
     return {candidate.path: candidate for candidate in candidates if CONFIG in candidate.files}
 
 
-def _candidate(api: Any, name: str) -> Candidate:
+def _candidate(api: Any, name: str) -> CheckpointFolder:
     """A model that the hub does not tell about is one that can't be read: the others are looked at all the same."""
     try:
         info = api.model_info(name, files_metadata=True)
@@ -37,14 +37,14 @@ def _candidate(api: Any, name: str) -> Candidate:
         data = _download(name, file, info.sha).read_bytes()[start:]
         return data if length is None else data[:length]
 
-    return Candidate(name, name, "hub", files, read, commit=info.sha)
+    return CheckpointFolder(name, name, "hub", files, read, commit=info.sha)
 
 
-def _unreadable(name: str, problem: str) -> Candidate:
+def _unreadable(name: str, problem: str) -> CheckpointFolder:
     def read(file: str, start: int, length: int | None) -> bytes:
         raise CheckpointError(problem)
 
-    return Candidate(name, name, "hub", {CONFIG: Entry(CONFIG, 0, "")}, read)
+    return CheckpointFolder(name, name, "hub", {CONFIG: Entry(CONFIG, 0, "")}, read)
 
 
 def _download(name: str, file: str, commit: str) -> Path:

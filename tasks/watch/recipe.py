@@ -13,7 +13,7 @@ from artifacts.folders import open_folder
 from artifacts.store import open_store
 from ghost.config import Settings
 from ghost.errors import SettingsError
-from ghost.evaluation.harness import named_tasks
+from ghost.evaluation.harness import named_benchmarks
 from ghost.settings import Gate, Place, Publication, RunSettings, Source
 
 OWN_FIELDS = {*Source.model_fields, *Publication.model_fields} - {"tokenizer"}
@@ -66,7 +66,7 @@ class Recipe(Settings):
                 _check_place(name, value)
         try:
             chosen = RunSettings.make(**settings)
-            files = named_tasks(chosen.tasks, allow_code=chosen.allow_code).files
+            files = named_benchmarks(chosen.tasks, allow_code=chosen.allow_code).files
         except SettingsError as error:
             raise ValueError(str(error)) from None
         for name, path in files.items():

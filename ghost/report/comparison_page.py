@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ghost.report.compare_plots import heat_map, quality
+from ghost.report.comparison_plots import heat_map, quality
 from ghost.report.document import from_template
 from ghost.report.figures import (
     NOT_FINITE,
