@@ -40,7 +40,7 @@ class Gate(Settings):
 
 
 class Place(Settings):
-    """Place: where, and how patiently, a run computes and keeps what it makes; nothing of it changes a result."""
+    """Place: where, and how patiently, a run computes and keeps what it makes."""
 
     device: str = Field(default="auto", json_schema_extra={"pattern": f"^({DEVICE})$"})
     """Device to compute on: cpu, cuda or cuda:N; auto takes $GHOST_DEVICE, else the first GPU, else the CPU."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ghost.evaluation.rows import given
+from ghost.evaluation.rows import measured
 from ghost.report.verdict import headline, verdict
 from tests.report_samples import summary
 
@@ -17,7 +17,9 @@ def run(rise: float = 0.01, left: float = 0.5, **more: Any) -> dict[str, Any]:
 
 
 def recall(pairs: int, dense: float, pruned: float, metric: str = "accuracy", error: float | None = None) -> Rows:
-    return given("recall", f"{pairs} pairs, distance 0", metric, {"dense": (dense, error), "pruned": (pruned, error)})
+    return measured(
+        "recall", f"{pairs} pairs, distance 0", metric, {"dense": (dense, error), "pruned": (pruned, error)}
+    )
 
 
 def task(dense: float, pruned: float, error: float | None = 0.001, **more: Any) -> dict[str, Any]:
