@@ -21,6 +21,6 @@ def check_mark(url: str, data: bytes, versions: Sequence[int]) -> None:
     if mark["format"] not in versions:
         looked_at = "; ghost show and ghost compare read it" if mark["format"] in READABLE else ""
         raise StoreError(
-            f"store {url} has format version {mark['format']}, this version of ghost continues {FORMAT_VERSION} alone"
+            f"store {url} has format version {mark['format']}, this version of ghost knows {FORMAT_VERSION}"
             f"{looked_at}; use the ghost that made it or choose another --store"
         )

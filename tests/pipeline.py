@@ -28,7 +28,7 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.cli import CycloptsCliRunner
 
-from tests.chaos import free_port, prefect_server, served_by
+from tests.chaos import free_port, prefect_server, served_by, take_database
 
 ROOT = Path(__file__).parent.parent
 POOL = "gpu"
@@ -76,6 +76,8 @@ def by_readme(folder: Path, parameters: dict[str, Any], **env: str) -> Iterator[
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_API_PORT": str(port), MARK: mark, "COLUMNS": "200"}
     shutil.copy(ROOT / "prefect.yaml", folder)
+    (folder / "prefect").mkdir()
+    take_database(folder / "prefect")
     printed = folder / "printed.txt"
     try:
         with printed.open("w") as out:

@@ -135,7 +135,7 @@ def of_another_format(store: Path) -> Path:
     [(occupied, "there holds something else", "choose an empty folder with --store"),
      (a_file, "there is a file", "choose a folder with --store"),
      (lambda store: a_file(store) / "below", "there/below: cannot open it", "choose another --store"),
-     (of_another_format, "there has format version 7, this version of ghost knows 3", "choose another --store"),
+     (of_another_format, "there has format version 7, this version of ghost knows 4", "choose another --store"),
      (lambda store: "gs://bucket/runs", "gs://bucket/runs is not supported", "s3://bucket/prefix with --store")],
 )  # fmt: skip
 def test_a_folder_that_is_no_store_is_refused(
@@ -172,7 +172,7 @@ def test_paths_of_the_command_line_may_begin_with_the_home_folder(
 
 def test_a_home_folder_that_is_not_known_is_told(command: Refused) -> None:
     line = command("show", "abc", "--store=~nobody-of-this-name/store")
-    assert "the home folder that a path means by ~ is not known; give the path in full" in line
+    assert "no home folder is known for it (neither HOME nor a passwd entry); give the path in full" in line
 
 
 def test_a_path_that_no_disk_takes_is_refused(refused: Refused) -> None:

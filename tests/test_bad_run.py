@@ -119,20 +119,20 @@ def test_a_full_disk_stops_the_run_which_later_continues(
 
 @pytest.mark.parametrize(("version", "looks"), [(3, "; ghost show and ghost compare read it"), (7, "")])
 def test_a_store_of_another_format_is_not_continued(
-    version: int, looks: str, finished: tuple[Path, dict[str, Any]], tmp_path: Path, refused: Refused
+    version: int, looks: str, finished: tuple[Path, dict[str, Any]], tmp_path_factory: Any, refused: Refused
 ) -> None:
-    shutil.copytree(finished[0] / "store", tmp_path / "store")
-    (tmp_path / "store" / MARKER).write_text(json.dumps({"format": version, "what": WHAT}))
-    line = refused()
-    assert f"store {tmp_path / 'store'} has format version {version}" in line
+    store = shutil.copytree(finished[0] / "store", tmp_path_factory.mktemp("other") / "store")
+    (store / MARKER).write_text(json.dumps({"format": version, "what": WHAT}))
+    line = refused(store=store)
+    assert f"store {store} has format version {version}" in line
     assert f"{looks}; use the ghost that made it or choose another --store" in line
 
 
 def test_runs_of_format_3_are_shown(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path, execute: Execute, command: Refused
+    finished: tuple[Path, dict[str, Any]], tmp_path_factory: Any, execute: Execute, command: Refused
 ) -> None:
     """As that version left them: the layers in the run's own folder, and a manifest of names below it."""
-    store = shutil.copytree(finished[0] / "store", tmp_path / "store")
+    store = shutil.copytree(finished[0] / "store", tmp_path_factory.mktemp("former") / "store")
     (store / MARKER).write_text(json.dumps({"format": 3, "what": WHAT}))
     run, (pruning,) = store / "runs" / finished[1]["run_id"], (store / "prunings").iterdir()
     (pruning / "layers").rename(run / "layers")
@@ -143,7 +143,7 @@ def test_runs_of_format_3_are_shown(
     entries = {n: {"size": (run / n).stat().st_size, "sha256": sha256_file(run / n)} for n in names}
     manifest = {"format": 3, "run_id": run.name, "files": entries}
     (run / "manifest.json").write_bytes(record_bytes(manifest))
-    code, out, err = execute(["show", run.name, "--store", store])
+    code, out, err = execute(["show", run.name, f"--store={store}"])
     assert code == 0 and f"run {run.name}, finished" in out and "16 of 32" in out, err
     assert "is one run; give two or more different ones" in command("compare", run.name, run.name, "--store", store)
 

@@ -61,7 +61,7 @@ def test_a_run_tells_wherever_its_figures_are(unknowing: Path, capsys: pytest.Ca
     assert of_evaluation.startswith(TOLD.replace("calibration", "evaluation").partition("128")[0])
     assert record["warnings"] == results["warnings"] == run.run.warnings
     card, found = run.store.record(f"{run.keys.checkpoint}/README.md").decode(), summarise(run.run, run.evaluated)
-    assert "> **Warning**: calibration text: token 0 ('\\<unk\\>') makes up 100.0%" in card
+    assert "> **Warning:** calibration text: token 0 ('\\<unk\\>') makes up 100.0%" in card
     assert TOLD in as_markdown(found, "c", "/p")
     more = {"layers": {"computed": 2, "cached": 0}, "seconds": 1.0, "checkpoint": "c", "page": "/p"}
     print_summary(found | more, as_json=False)
@@ -73,7 +73,7 @@ def test_a_run_tells_wherever_its_figures_are(unknowing: Path, capsys: pytest.Ca
 def test_an_ordinary_run_warns_of_nothing(tmp_path: Path) -> None:
     run = through_report(small_settings(tmp_path))
     assert json.loads(run.store.record(run.keys.evaluation))["warnings"] == []
-    assert "**Warning**" not in run.store.record(f"{run.keys.checkpoint}/README.md").decode()
+    assert "**Warning:**" not in run.store.record(f"{run.keys.checkpoint}/README.md").decode()
 
 
 def test_rows_that_were_left_out_are_told_too(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_rows_that_were_left_out_are_told_too(tmp_path: Path) -> None:
 
 def test_a_card_stays_markdown_whatever_a_token_is() -> None:
     card = model_card(summary(warnings=["text: token 1 ('<script>|`#\n')"]))
-    assert "> **Warning**: text: token 1 ('\\<script\\>\\|\\`\\# ')." in card
+    assert "> **Warning:** text: token 1 ('\\<script\\>\\|\\`\\# ')." in card
 
 
 def test_the_library_warns_where_it_is_called(unknowing: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 import ghost
 from artifacts.store import Store
+from flows.options import flow_parameters
 from ghost.errors import SettingsError
 from ghost.settings import RunSettings
 from tasks.run import open as opening
@@ -114,12 +115,10 @@ IMPOSSIBLE = [
 def test_impossible_settings_are_refused_in_the_same_words_before_a_model_is_opened(
     fields: dict[str, Any], words: str, command: Any
 ) -> None:
-    from flows.prune import ghost as pipeline
-
     for refuse in (
         lambda: RunSettings.make(**fields),
         lambda: ghost.prune("/no/such/model", **fields),
-        lambda: pipeline.fn(model="/no/such/model", **fields),
+        lambda: flow_parameters(RunSettings)(lambda settings: settings)(model="/no/such/model", **fields),
     ):
         with pytest.raises(SettingsError, match=f"^{words}"):
             refuse()

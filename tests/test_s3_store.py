@@ -142,7 +142,7 @@ def test_the_folders_of_a_web_console_are_no_objects(raw: Any, prefix: str) -> N
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"format": 7, "what": "ghost artifact store"}', "has format version 7, this version of ghost knows 3; use"),
+        (b'{"format": 7, "what": "ghost artifact store"}', "has format version 7, this version of ghost knows 4; use"),
         (b"{", f"its {MARKER} is damaged; choose another --store, or write "),
         (b'{"format": 1}', f"its {MARKER} is damaged"),
     ],
