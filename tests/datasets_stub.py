@@ -4,49 +4,22 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote
 
-COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+from tests.hub_stub import COMMIT, answering
 
 
 @contextmanager
 def datasets_stub(datasets: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
     """Data sets by name, each a local folder. Yields the address and the paths that were asked for."""
-    requests: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append(self.path)
-            status, data = _answer(datasets, unquote(self.path.partition("?")[0]).strip("/"))
-            self.send_response(status)
-            headers = {"Content-Length": str(len(data)), "ETag": f'"{hashlib.sha1(data).hexdigest()}"',
-                       "X-Repo-Commit": COMMIT}  # fmt: skip
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if status == 404:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
+    def answer(path: str) -> tuple[int, bytes]:
+        return _answer(datasets, unquote(path.partition("?")[0]).strip("/"))
 
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(answer, missing="EntryNotFound") as served:
+        yield served
 
 
 def _answer(datasets: dict[str, Path], route: str) -> tuple[int, bytes]:

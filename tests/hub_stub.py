@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,18 +19,28 @@ def hub_stub(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
 
     Yields the address and the paths that were asked for.
     """
+    with answering(lambda path: _answer(models, path), missing="RepoNotFound") as served:
+        yield served
+
+
+@contextmanager
+def answering(answer: Callable[[str], tuple[int, bytes]], missing: str) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers a path with status and body as the hub does; `missing` is the hub's code for a 404.
+
+    Yields the address and the paths that were asked for.
+    """
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             requests.append(self.path)
-            status, data = _answer(models, self.path)
+            status, data = answer(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
             if status == 404:
-                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("X-Error-Code", missing)
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(data)
