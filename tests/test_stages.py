@@ -1,6 +1,7 @@
 """Records of export and evaluation: trusted where everything is as recorded, and only there."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,19 @@ def test_a_layers_file_that_is_exchanged_after_it_was_adopted_is_vouched_for_by_
         for stage in (run.export, run.evaluate, run.report, run.finish):
             stage()
     assert not run.store.exists(run.keys.manifest)
+
+
+def test_under_a_strict_umask_a_run_is_the_same_and_its_owners_alone(tmp_path: Path) -> None:
+    through_report(small_settings(tmp_path)).finish()
+    before = os.umask(0o077)
+    try:
+        settings = small_settings(tmp_path, store=str(tmp_path / "own"), out=str(tmp_path / "out"))
+        through_report(settings).finish()
+    finally:
+        os.umask(before)
+    assert contents(tmp_path / "own") == contents(tmp_path / "store")
+    paths = [path for folder in ("own", "out") for path in (tmp_path / folder).rglob("*")]
+    assert paths and all(path.stat().st_mode & 0o077 == 0 for path in paths)
 
 
 def assert_records_follow_the_layers(run: ByHand) -> None:
