@@ -39,16 +39,20 @@ class StoredRun:
         prune_id = self.record.get("prune_id")
         return PruningKeys.of(str(prune_id)) if prune_id else PruningKeys(self.keys.root)
 
-    @cached_property
+    @property
     def files(self) -> dict[str, str]:
         """The sha256 of each of its files by key. Raises MissingArtifact for a run that is not finished."""
-        if (files := read_manifest(self.store, self.keys)) is None:
+        if self._manifest is None:
             raise MissingArtifact(f"run {self.keys.run_id} is not finished; start it again to continue")
-        return files
+        return self._manifest
 
     @property
     def finished(self) -> bool:
-        return read_manifest(self.store, self.keys) is not None
+        return self._manifest is not None
+
+    @cached_property
+    def _manifest(self) -> dict[str, str] | None:
+        return read_manifest(self.store, self.keys)
 
     @cached_property
     def layers(self) -> int:

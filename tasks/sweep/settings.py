@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import create_model
 
@@ -33,7 +33,6 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
     "recovery": ("none",),
 }
 """The paper's sparsities; of everything else but the methods, what `ghost run` takes."""
-RECOVERIES = get_args(RunSettings.model_fields["recovery"].annotation)
 _SHARED: dict[str, Any] = {
     name: (field.annotation, field)
     for part in (Source, Pruning, Calibration, Evaluation, Place)
