@@ -127,13 +127,13 @@ def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path, monkeypatch: pyt
 
     def finishing(self: LocalStore, prefix: str) -> Any:
         looks.append(prefix)
-        if len(looks) == 4:  # once for the ids, twice for the look, and the removal looks again
+        if len(looks) == 5:  # once for the ids, twice for the look, and the removal lists and looks again
             finish(store, keys)
         return objects(self, prefix)
 
     monkeypatch.setattr(LocalStore, "objects", finishing)
     assert collect(store.url, 0, remove=True) == []
-    assert len(looks) >= 4 and store.exists(keys.manifest) and store.exists(pruning_of(OLD).stats(0))
+    assert len(looks) >= 5 and store.exists(keys.manifest) and store.exists(pruning_of(OLD).stats(0))
 
 
 def test_a_pruning_goes_with_the_last_run_that_has_it(tmp_path: Path) -> None:
@@ -155,6 +155,24 @@ def test_of_two_unfinished_runs_of_one_pruning_the_last_takes_it_along(tmp_path:
     write_record(store, RunKeys(FRESH).run, {"prune_id": pruning_of(OLD).prune_id, "model": "another text"})
     assert {run["run_id"] for run in collect(store.url, 0, remove=True)} == {OLD, FRESH}
     assert store.list("") == []
+
+
+def test_a_run_that_began_meanwhile_keeps_the_pruning_that_it_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    keys, other, pruning = start_run(store, OLD), RunKeys(FRESH), pruning_of(OLD)
+    objects, listed = LocalStore.objects, []
+
+    def beginning(self: LocalStore, prefix: str) -> Any:
+        listed.append(prefix)
+        if len(listed) == 4:  # after the first look at all runs
+            write_record(store, other.run, {"prune_id": pruning.prune_id, "model": "another text"})
+        return objects(self, prefix)
+
+    monkeypatch.setattr(LocalStore, "objects", beginning)
+    assert [run["run_id"] for run in collect(store.url, 0, remove=True)] == [OLD]
+    assert not store.exists(keys.run) and store.exists(other.run) and store.exists(pruning.layer(1))
 
 
 def test_gc_makes_no_store_where_there_is_none(tmp_path: Path, command: Callable[..., str]) -> None:

@@ -33,13 +33,18 @@ def collect(store: str, days: float, *, remove: bool) -> list[dict[str, Any]]:
     Raises MissingArtifact where there is no store, StoreError where it fails.
     """
     opened = open_existing(store)
-    run_ids = sorted({found.key.split("/")[1] for found in opened.objects(RUNS)})
-    runs = [StoredRun(opened, RunKeys(run_id)) for run_id in run_ids]
+    runs = _runs(opened)
     found = [unfinished for run in runs if (unfinished := look(run, runs, days))]
     if remove:
         by_id = {run.keys.run_id: run for run in runs}
-        found = [unfinished for unfinished in found if _removed(by_id[unfinished.run_id], runs, days)]
+        found = [unfinished for unfinished in found if _removed(by_id[unfinished.run_id], days)]
     return [asdict(run) for run in sorted(found, key=lambda run: -run.days)]
+
+
+def _runs(store: Store) -> list[StoredRun]:
+    """Those that are there now."""
+    run_ids = sorted({found.key.split("/")[1] for found in store.objects(RUNS)})
+    return [StoredRun(store, RunKeys(run_id)) for run_id in run_ids]
 
 
 def look(run: StoredRun, runs: Sequence[StoredRun], days: float) -> Unfinished | None:
@@ -67,22 +72,18 @@ def _shared(run: StoredRun, runs: Sequence[StoredRun]) -> bool:
     return any(other.pruning == run.pruning and other.keys != run.keys for other in runs)
 
 
-def _removed(run: StoredRun, runs: Sequence[StoredRun], days: float) -> bool:
+def _removed(run: StoredRun, days: float) -> bool:
     """Whether the run is gone now, and its pruning with the last run that has it; it stays if somebody has continued or
     finished it meanwhile.
 
     Records go before what they vouch for, so that what is left of an interrupted removal claims nothing, and run.json
     last, so that it still has a name.
     """
+    runs = _runs(run.store)  # not those of before: one that began meanwhile may have the same pruning
     if look(run, runs, days) is None:
         return False
-    roots = {run.keys.root} if _shared(run, _there(runs)) else {run.keys.root, run.pruning.root}
+    roots = {run.keys.root} if _shared(run, runs) else {run.keys.root, run.pruning.root}
     stored = [found.key for root in roots for found in _objects(run.store, root)]
     for key in sorted(stored, key=lambda key: (key == run.keys.run, not key.endswith(".json"), key)):
         run.store.delete(key)
     return True
-
-
-def _there(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Those that have not been removed by now."""
-    return [run for run in runs if run.store.exists(run.keys.run)]
