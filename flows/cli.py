@@ -131,8 +131,7 @@ def main() -> None:
     for name in ("transformers", "EventsWorker"):  # the latter is Prefect's, and warns after the last line
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # told with the remedy, where it matters
-    with stoppable():
-        sys.exit(_guarded(app))
+    sys.exit(_guarded(stoppable()(app)))
 
 
 def _guarded(command: Callable[[], Any]) -> int:

@@ -12,47 +12,71 @@ from typing import NoReturn
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SECONDS = 5.0
 """From the signal to the end. Prefect may wait longer, for a server that got the same signal and is gone."""
+ASK = b"\0"
+"""No signal has this number."""
 LINE = "ghost: stopped; the same command continues from here"
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, SIGTERM raises SystemExit(143), and SECONDS after a SIGTERM or SIGINT the process is gone in any case.
+    """Inside, SIGTERM raises SystemExit(143); SECONDS after a SIGTERM or SIGINT the process is gone in any case.
 
-    The wake-up descriptor tells of signals even while Prefect has a handler of its own, or a long operation runs.
+    Whatever error comes out after a signal is the signal's doing (Prefect's engine, stopped halfway through making a
+    task run, raises a ValueError of its own): it leaves as SystemExit with the signal's code, and the line is said.
     """
-    unsaid = threading.Lock()
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    threading.Thread(target=_watch, args=(reader, unsaid), daemon=True).start()
-    handler, descriptor = signal.signal(signal.SIGTERM, _terminate), signal.set_wakeup_fd(writer)
+    watch = _Watch()
+    handler, descriptor = signal.signal(signal.SIGTERM, _terminate), signal.set_wakeup_fd(watch.writer)
     try:
         yield
-    except SystemExit as end:
-        if end.code in CODES.values():
-            _say(unsaid)
-            handler = signal.SIG_IGN  # an impatient second signal has nothing more to stop
-            signal.signal(signal.SIGINT, handler)
-        raise
+    except BaseException as error:
+        number = watch.told()
+        if number is None or (isinstance(error, SystemExit) and not error.code):
+            raise
+        watch.say()
+        handler = signal.SIG_IGN  # an impatient second signal has nothing more to stop
+        signal.signal(signal.SIGINT, handler)
+        raise SystemExit(CODES[number]) from None
     finally:
         signal.set_wakeup_fd(descriptor)
         signal.signal(signal.SIGTERM, handler)
-        os.close(writer)
+        os.close(watch.writer)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise SystemExit(CODES[signal.Signals(number)])
 
 
-def _watch(reader: int, unsaid: threading.Lock) -> None:
-    with os.fdopen(reader, "rb", buffering=0) as signals:
-        while byte := signals.read(1):
-            if byte[0] in CODES:
-                time.sleep(SECONDS)
-                _say(unsaid)
-                os._exit(CODES[signal.Signals(byte[0])])
+class _Watch:
+    """Hears of signals through the wake-up descriptor: even while Prefect has a handler of its own, or a long operation
+    runs."""
 
+    def __init__(self) -> None:
+        reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self._number: signal.Signals | None = None
+        self._read_so_far, self._unsaid = threading.Event(), threading.Lock()
+        threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
 
-def _say(unsaid: threading.Lock) -> None:
-    if unsaid.acquire(blocking=False):
-        print(LINE, file=sys.stderr, flush=True)
+    def told(self) -> signal.Signals | None:
+        """The first signal that came, if one did."""
+        os.write(self.writer, ASK)
+        self._read_so_far.wait()
+        return self._number
+
+    def say(self) -> None:
+        if self._unsaid.acquire(blocking=False):
+            print(LINE, file=sys.stderr, flush=True)
+
+    def _listen(self, reader: int) -> None:
+        with os.fdopen(reader, "rb", buffering=0) as signals:
+            while byte := signals.read(1):
+                if byte == ASK:
+                    self._read_so_far.set()
+                elif byte[0] in CODES and self._number is None:
+                    self._number = signal.Signals(byte[0])
+                    threading.Thread(target=self._end, args=(self._number,), daemon=True).start()
+
+    def _end(self, number: signal.Signals) -> NoReturn:
+        time.sleep(SECONDS)
+        self.say()
+        os._exit(CODES[number])

@@ -65,14 +65,27 @@ with stoppable():
     except BaseException:
         time.sleep(60)
 """
+MASKING = """
+import time
+from flows import cli
+def app():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except BaseException:
+        raise ValueError("Task run is not set")
+cli.app = app
+cli.main()
+"""
 
 
-@pytest.mark.parametrize("program", [PATIENT, DEAF], ids=["patient", "deaf"])
-def test_whatever_a_command_does_it_ends_with_one_line(program: str) -> None:
+@pytest.mark.parametrize("program", [PATIENT, DEAF, MASKING], ids=["patient", "deaf", "masking"])
+@pytest.mark.parametrize("number", CODES)
+def test_whatever_a_command_does_it_ends_with_one_line(program: str, number: signal.Signals) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        assert end(process, signal.SIGTERM) == [LINE]
+        assert end(process, number) == [LINE]
 
 
 GUARDED = """
