@@ -28,7 +28,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
@@ -39,6 +38,7 @@ from ghost.export import export
 from ghost.saliency import METHODS, find_method
 from ghost.selection import Selection
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import Walk
 from tasks.run.cost import forget_peak, peak_bytes
 
@@ -84,32 +84,32 @@ def cells(base: Cell, methods: Sequence[str], kept: Sequence[int], seeds: Sequen
 
 def measure(cell: Cell, texts: Path) -> Figures:
     """Nats per token, the share of the state that is read, the walk's seconds, and its peak memory in bytes."""
-    backbone, tokens = _open(cell, cell.model), torch.load(texts)
+    stack, tokens = _open(cell, cell.model), torch.load(texts)
     if not cell.method:
-        return {"nll": perplexity(backbone, tokens["evaluation"], cell.window).nll}
+        return {"nll": perplexity(stack, tokens["evaluation"], cell.window).nll}
     calibration_bl = sample_windows(tokens["calibration"], cell.samples, cell.length, cell.seed)
     with tempfile.TemporaryDirectory() as folder:
         forget_peak()
         started, processor = time.perf_counter(), time.process_time()
-        state = _prune(backbone, cell, calibration_bl, Path(folder))
+        state = _prune(stack, cell, calibration_bl, Path(folder))
         spent = {"seconds": time.perf_counter() - started, "processor seconds": time.process_time() - processor}
-        peak = peak_bytes(backbone.device)
+        peak = peak_bytes(stack.device)
         nll = perplexity(_open(cell, f"{folder}/pruned"), tokens["evaluation"], cell.window).nll
     return {"nll": nll, "state": state, "peak": peak} | spent
 
 
-def _open(cell: Cell, model: str) -> Backbone:
+def _open(cell: Cell, model: str) -> Stack:
     device = resolve_device(cell.device)
-    return Backbone(open_checkpoint(model), device, resolve_dtype("auto", device))
+    return Stack(open_checkpoint(model), device, resolve_dtype("auto", device))
 
 
-def _prune(backbone: Backbone, cell: Cell, calibration_bl: Tensor, folder: Path) -> float:
+def _prune(stack: Stack, cell: Cell, calibration_bl: Tensor, folder: Path) -> float:
     """The pruned checkpoint to `folder`/pruned, one layer in memory at a time as in a run; the share of its channels
     that is kept."""
-    source = backbone.checkpoint
+    source = stack.checkpoint
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, sparsity=sparsity, round_to=1, seed=cell.seed)
-    steps, selections = Walk(backbone, calibration_bl, settings), list[Selection]()
+    steps, selections = Walk(stack, calibration_bl, settings), list[Selection]()
     stored = [folder / f"{i}.safetensors" for i in range(source.layers)]
     for i, path in enumerate(stored):
         statistics = steps.statistics(i)

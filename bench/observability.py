@@ -19,7 +19,6 @@ from torch import Tensor
 
 from bench.energies import LAYOUT
 from bench.measure import medians
-from ghost.backbone import Backbone, Layer, batches
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
@@ -31,6 +30,7 @@ from ghost.saliency.gramians import gramians
 from ghost.selection import Projection
 from ghost.settings import RunSettings
 from ghost.ssd import STATISTICS, ssd, states
+from ghost.stack import Layer, Stack, batches
 
 Inputs = list[MixerInputs]
 Pair = tuple[Tensor, Tensor]
@@ -86,7 +86,7 @@ VARIANTS: dict[str, Callable[[Layer, Inputs], Pair]] = {
 
 
 @dataclass(frozen=True)
-class Projected(Backbone):
+class Projected(Stack):
     """The model with a projection in every layer."""
 
     projections: list[Projection]
@@ -97,17 +97,17 @@ class Projected(Backbone):
 
 
 @torch.inference_mode()
-def project(backbone: Backbone, tokens_bl: Tensor, variant: str, kept: int) -> tuple[list[Projection], list[Tensor]]:
+def project(stack: Stack, tokens_bl: Tensor, variant: str, kept: int) -> tuple[list[Projection], list[Tensor]]:
     """Projections to `kept` directions and Hankel values (g, n), layer by layer."""
-    hidden_blm, projections, hankel = backbone.embed(tokens_bl), [], []
+    hidden_blm, projections, hankel = stack.embed(tokens_bl), [], []
     parts = list(batches(*tokens_bl.shape))
-    for i in range(backbone.layers):
-        layer = backbone.layer(i)
-        inputs = [backbone.inputs(layer, hidden_blm[part]) for part in parts]
+    for i in range(stack.layers):
+        layer = stack.layer(i)
+        inputs = [stack.inputs(layer, hidden_blm[part]) for part in parts]
         hankel_gn, B_gnn, C_gnn = balance(*VARIANTS[variant](layer, inputs))
-        projection = Projection(backbone.place(B_gnn[:, :kept]), backbone.place(C_gnn[:, :kept]))
+        projection = Projection(stack.place(B_gnn[:, :kept]), stack.place(C_gnn[:, :kept]))
         for part, x in zip(parts, inputs, strict=True):
-            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], x, projection)
+            hidden_blm[part] = stack.advance(layer, hidden_blm[part], x, projection)
         projections.append(projection)
         hankel.append(hankel_gn)
     return projections, hankel
@@ -117,21 +117,21 @@ def study(samples: int, tokens: int, kept_counts: Sequence[int]) -> Iterator[str
     """One line per figure: perplexity of the dense model, energies of the Hankel spectrum, then the rise of perplexity
     by directions kept and variant, and by directions kept and calibration windows."""
     settings = RunSettings()
-    backbone = Backbone(open_checkpoint(settings.model), resolve_device("auto"), torch.float32)
-    folder = backbone.checkpoint.folder
+    stack = Stack(open_checkpoint(settings.model), resolve_device("auto"), torch.float32)
+    folder = stack.checkpoint.folder
     text = tokenize(folder, read_text(settings.evaluation, "evaluation"))[: tokens + 1]
     calibration = tokenize(folder, read_text(settings.calibration, "calibration"))
-    dense = perplexity(backbone, text, settings.window).nll
+    dense = perplexity(stack, text, settings.window).nll
     yield f"dense: perplexity {math.exp(dense):.3f} on {len(text) - 1} tokens"
-    whole = backbone.checkpoint.mixer_layout.d_state
+    whole = stack.checkpoint.mixer_layout.d_state
     tokens_bl = sample_windows(calibration, samples, settings.length, settings.seed)
-    yield from _spectrum(project(backbone, tokens_bl, "plain", whole)[1])
+    yield from _spectrum(project(stack, tokens_bl, "plain", whole)[1])
     cells = [(kept, variant, samples) for kept in kept_counts for variant in VARIANTS]
     cells += [(kept, "plain", several) for kept in kept_counts for several in (samples // 4, samples * 4)]
     for kept, variant, windows in cells:
         tokens_bl = sample_windows(calibration, windows, settings.length, settings.seed)
-        projections, _ = project(backbone, tokens_bl, variant, kept)
-        projected = Projected(backbone.checkpoint, backbone.device, backbone.dtype, projections)
+        projections, _ = project(stack, tokens_bl, variant, kept)
+        projected = Projected(stack.checkpoint, stack.device, stack.dtype, projections)
         rise = math.expm1(perplexity(projected, text, settings.window).nll - dense)
         yield f"{kept:3} {variant:14} {windows:4} windows {100 * rise:+.2f}%"
 

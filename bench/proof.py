@@ -24,7 +24,6 @@ from torch import Tensor
 from bench.proof_tables import DISTANCES, PAIRS, case_name, draw, tables
 from bench.pruned import write_pruned
 from bench.train_recall import Setting, questions
-from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import load_tokenizer, sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
@@ -34,6 +33,7 @@ from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import METRICS, Prompts, make_prompts, make_words, recall
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import walk
 
 METHODS = "ghost,ghost+lstsq,ghost+fit,balanced,random"
@@ -50,7 +50,7 @@ class Subject:
     """A model, its calibration tokens (samples, length), and what is measured of it: a text's perplexity, or prompts by
     case."""
 
-    backbone: Backbone
+    stack: Stack
     calibration_bl: Tensor
     text: Tensor | None = None
     prompts: dict[str, Prompts] | None = None
@@ -60,17 +60,17 @@ def language_subject(
     model: str, samples: int, tokens: int, calibrated_on: str = "stdlib", evaluated_on: str = "stdlib"
 ) -> Subject:
     """Perplexity on the first `tokens` tokens of the evaluation text."""
-    backbone = _open(model)
-    folder = backbone.checkpoint.folder
+    stack = _open(model)
+    folder = stack.checkpoint.folder
     calibration = tokenize(folder, read_text(calibrated_on, "calibration"))
     text = tokenize(folder, read_text(evaluated_on, "evaluation"))[: tokens + 1]
-    return Subject(backbone=backbone, calibration_bl=sample_windows(calibration, samples, LENGTH, 0), text=text)
+    return Subject(stack=stack, calibration_bl=sample_windows(calibration, samples, LENGTH, 0), text=text)
 
 
 def recall_subject(model: str, samples: int, prompts: int) -> Subject:
     """The recall probe at PAIRS and DISTANCES; its text and the calibration's are of different parts of stdlib."""
-    backbone = _open(model)
-    folder, vocabulary = backbone.checkpoint.folder, backbone.checkpoint.vocab_size
+    stack = _open(model)
+    folder, vocabulary = stack.checkpoint.folder, stack.checkpoint.vocab_size
     tokenizer = load_tokenizer(folder)
     seen, unseen = (
         make_words(tokenizer, tokenize(folder, read_text("stdlib", split)), vocabulary)
@@ -79,36 +79,36 @@ def recall_subject(model: str, samples: int, prompts: int) -> Subject:
     form, random = Setting(), torch.Generator().manual_seed(FRESH)
     asked = questions(seen, form.pairs, form.distance, samples, form.length, random)
     cases = {case_name(n, d): make_prompts(unseen, n, d, prompts, seed=0) for n in PAIRS for d in DISTANCES}
-    return Subject(backbone=backbone, calibration_bl=asked.tokens_bl, prompts=cases)
+    return Subject(stack=stack, calibration_bl=asked.tokens_bl, prompts=cases)
 
 
-def _open(model: str | Path) -> Backbone:
+def _open(model: str | Path) -> Stack:
     device = resolve_device("auto")
-    return Backbone(open_checkpoint(model), device, resolve_dtype("float32", device))
+    return Stack(open_checkpoint(model), device, resolve_dtype("float32", device))
 
 
-def measure(subject: Subject, backbone: Backbone) -> dict[str, Any]:
+def measure(subject: Subject, stack: Stack) -> dict[str, Any]:
     """The subject's figures for this model, which is its own or a smaller one."""
-    layout, layers = backbone.checkpoint.mixer_layout, backbone.layers
+    layout, layers = stack.checkpoint.mixer_layout, stack.layers
     figures: dict[str, Any] = {
         "ssm_bytes": 4 * layers * layout.state_elements,
         "conv_bytes": 4 * layers * layout.conv_state_elements,
     }
     if subject.text is not None:
-        figures["nll"] = perplexity(backbone, subject.text, WINDOW).nll
+        figures["nll"] = perplexity(stack, subject.text, WINDOW).nll
     for case, prompts in (subject.prompts or {}).items():
-        scores = recall(backbone, prompts)
+        scores = recall(stack, prompts)
         figures |= {f"{case}: {metric}": scores[metric].mean().item() for metric in METRICS}
     return figures
 
 
 def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any]:
     """The figures of the subject's model cut to `kept`, exported and opened again."""
-    source, (name, _, recovery) = subject.backbone.checkpoint, method.partition("+")
+    source, (name, _, recovery) = subject.stack.checkpoint, method.partition("+")
     settings = RunSettings.make(
         method=name, recovery=recovery or "none", sparsity=1 - kept / source.mixer_layout.d_state, round_to=1, seed=seed
     )
-    results = list(walk(subject.backbone, subject.calibration_bl, settings))
+    results = list(walk(subject.stack, subject.calibration_bl, settings))
     with tempfile.TemporaryDirectory() as folder:
         write_pruned(source, results, form_of(name, soft=False), Path(folder))
         return measure(subject, _open(Path(folder)))
@@ -125,9 +125,9 @@ def run(
 ) -> dict[str, Any]:
     """Fill in what is not in `figures` yet: {subject: {method: {kept: figures}}}, dense under its own size."""
     for name, subject in subjects.items():
-        found, whole = figures.setdefault(name, {}), str(subject.backbone.checkpoint.mixer_layout.d_state)
+        found, whole = figures.setdefault(name, {}), str(subject.stack.checkpoint.mixer_layout.d_state)
         if "dense" not in found:
-            found["dense"] = {whole: measure(subject, subject.backbone)}
+            found["dense"] = {whole: measure(subject, subject.stack)}
         cells = [(method, n) for n in kept if str(n) != whole for method in methods]
         for method, n in track(cells, name):
             if str(n) not in (row := found.setdefault(method, {})):

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ghost.backbone import Backbone
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_dtype
 from ghost.export import export
 from ghost.forms import Dense, Sliced
 from ghost.selection import Selection
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import walk
 
 
@@ -27,8 +27,8 @@ def main(source: str, target: str, device_name: str, samples: str, length: str) 
     final.mkdir()
     started = time.perf_counter()
     form, selections = Sliced(), list[Selection]()
-    backbone = Backbone(checkpoint, device, resolve_dtype("auto", device))
-    for result in walk(backbone, tokens_bl, RunSettings(sparsity=0.5)):
+    stack = Stack(checkpoint, device, resolve_dtype("auto", device))
+    for result in walk(stack, tokens_bl, RunSettings(sparsity=0.5)):
         pruned = form.reduce(Dense(checkpoint.mixer_layout, checkpoint.mixer(result.layer), result.selection))
         save_file(pruned, layers / f"{result.layer}.safetensors")
         selections.append(result.selection)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
@@ -18,6 +17,7 @@ from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
 from ghost.selection import Selection
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
 
@@ -30,33 +30,31 @@ def run(device: str) -> dict[str, Any]:
     (geometric, of perplexities)."""
     settings = RunSettings()
     chosen = resolve_device(device)
-    backbone = Backbone(open_checkpoint(settings.model), chosen, resolve_dtype(settings.dtype, chosen))
-    folder = backbone.checkpoint.folder
+    stack = Stack(open_checkpoint(settings.model), chosen, resolve_dtype(settings.dtype, chosen))
+    folder = stack.checkpoint.folder
     text = tokenize(folder, read_text(settings.evaluation, "evaluation"))
     calibration = tokenize(folder, read_text(settings.calibration, "calibration"))
-    figures: dict[str, Any] = {"dense": {"128": perplexity(backbone, text, settings.window).perplexity}}
+    figures: dict[str, Any] = {"dense": {"128": perplexity(stack, text, settings.window).perplexity}}
     cells = [(method, kept) for method in SEEDS for kept in KEPT]
     for method, kept in track(cells, "methods x kept channels"):
         nlls = []
         for seed in SEEDS[method]:
             tokens_bl = sample_windows(calibration, settings.samples, settings.length, seed)
-            nlls.append(_pruned_nll(backbone, tokens_bl, text, method, kept, seed))
+            nlls.append(_pruned_nll(stack, tokens_bl, text, method, kept, seed))
         figures.setdefault(method, {})[str(kept)] = math.exp(sum(nlls) / len(nlls))
     return {"perplexity": figures, "evaluation tokens": len(text) - 1}
 
 
-def _pruned_nll(
-    backbone: Backbone, tokens_bl: torch.Tensor, text: torch.Tensor, method: str, kept: int, seed: int
-) -> float:
-    sparsity = 1 - kept / backbone.checkpoint.mixer_layout.d_state
+def _pruned_nll(stack: Stack, tokens_bl: torch.Tensor, text: torch.Tensor, method: str, kept: int, seed: int) -> float:
+    sparsity = 1 - kept / stack.checkpoint.mixer_layout.d_state
     settings = RunSettings(method=method, sparsity=sparsity, round_to=8, seed=seed)
-    selections = [result.selection for result in walk(backbone, tokens_bl, settings)]
-    return nll_of_pruned(backbone, selections, kept, text, settings.window)
+    selections = [result.selection for result in walk(stack, tokens_bl, settings)]
+    return nll_of_pruned(stack, selections, kept, text, settings.window)
 
 
-def nll_of_pruned(backbone: Backbone, selections: list[Selection], kept: int, text: torch.Tensor, window: int) -> float:
+def nll_of_pruned(stack: Stack, selections: list[Selection], kept: int, text: torch.Tensor, window: int) -> float:
     """Mean negative log-likelihood of the model cut to these channels, exported and opened again."""
-    source = backbone.checkpoint
+    source = stack.checkpoint
     with tempfile.TemporaryDirectory() as folder:
         export(
             source,
@@ -65,5 +63,5 @@ def nll_of_pruned(backbone: Backbone, selections: list[Selection], kept: int, te
             Path(folder),
             {},
         )
-        pruned = Backbone(open_checkpoint(folder), backbone.device, backbone.dtype)
+        pruned = Stack(open_checkpoint(folder), stack.device, stack.dtype)
         return perplexity(pruned, text, window).nll

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.pruned import write_pruned
-from ghost.backbone import Backbone
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
@@ -30,6 +29,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import walk
 
 LEVELS = ("none", "lstsq", "fit", "local")
@@ -63,33 +63,33 @@ class Cell:
 
 def measure(cell: Cell) -> Figures:
     """Nats per token by text and window, the walk's processor seconds, and the process's peak memory in bytes."""
-    backbone = _open(cell, cell.model)
+    stack = _open(cell, cell.model)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         if cell.kept:
-            _prune(backbone, cell, Path(folder))
+            _prune(stack, cell, Path(folder))
         figures: Figures = {"seconds": time.process_time() - started, "peak_rss": _peak_rss()}
-        subject = _open(cell, folder) if cell.kept else backbone
+        subject = _open(cell, folder) if cell.kept else stack
         return figures | {"nll": {text: _nlls(subject, text, cell) for text in cell.evaluation}}
 
 
-def _open(cell: Cell, model: str) -> Backbone:
+def _open(cell: Cell, model: str) -> Stack:
     device = resolve_device(cell.device)
-    return Backbone(open_checkpoint(model), device, resolve_dtype("auto", device))
+    return Stack(open_checkpoint(model), device, resolve_dtype("auto", device))
 
 
-def _prune(backbone: Backbone, cell: Cell, folder: Path) -> None:
-    source = backbone.checkpoint
+def _prune(stack: Stack, cell: Cell, folder: Path) -> None:
+    source = stack.checkpoint
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
-    results = list(walk(backbone, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
+    results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
     write_pruned(source, results, form_of(cell.method, soft=False), folder)
 
 
-def _nlls(backbone: Backbone, text: str, cell: Cell) -> dict[str, float]:
-    tokens = tokenize(backbone.checkpoint.folder, read_text(text, "evaluation"))[: cell.tokens + 1]
-    return {str(window): perplexity(backbone, tokens, window).nll for window in cell.windows}
+def _nlls(stack: Stack, text: str, cell: Cell) -> dict[str, float]:
+    tokens = tokenize(stack.checkpoint.folder, read_text(text, "evaluation"))[: cell.tokens + 1]
+    return {str(window): perplexity(stack, tokens, window).nll for window in cell.windows}
 
 
 def _peak_rss() -> int:

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from bench.measure import medians
 from bench.random_checkpoint import write_random
-from ghost.backbone import Backbone, batches
 from ghost.checkpoint.source import open_checkpoint
 from ghost.settings import RunSettings
+from ghost.stack import Stack, batches
 from ghost.walk import walk
 
 LAYERS, SAMPLES, LENGTH, ROUNDS = 6, 16, 256, 5
@@ -23,12 +23,12 @@ def run(device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(write_random(Path(folder), "130m", LAYERS))
         tokens_bl = torch.randint(50000, (SAMPLES, LENGTH), generator=torch.Generator().manual_seed(0))
-        backbone = Backbone(checkpoint, torch.device(device), torch.float32)
+        stack = Stack(checkpoint, torch.device(device), torch.float32)
         stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         stock.to(device).eval()
         contestants = {
-            "dense forward": lambda: _dense(backbone, tokens_bl),
-            "walk": lambda: list(walk(backbone, tokens_bl, RunSettings(sparsity=0.5))),
+            "dense forward": lambda: _dense(stack, tokens_bl),
+            "walk": lambda: list(walk(stack, tokens_bl, RunSettings(sparsity=0.5))),
             "transformers' forward": lambda: [
                 stock.backbone(tokens_bl[p].to(device)) for p in batches(*tokens_bl.shape)
             ],
@@ -41,9 +41,9 @@ def run(device: str) -> dict[str, Any]:
     }
 
 
-def _dense(backbone: Backbone, tokens_bl: torch.Tensor) -> None:
-    hidden_blm = backbone.embed(tokens_bl)
-    for i in range(backbone.layers):
-        layer = backbone.layer(i)
+def _dense(stack: Stack, tokens_bl: torch.Tensor) -> None:
+    hidden_blm = stack.embed(tokens_bl)
+    for i in range(stack.layers):
+        layer = stack.layer(i)
         for part in batches(*tokens_bl.shape):
-            hidden_blm[part] = backbone.advance(layer, hidden_blm[part], backbone.inputs(layer, hidden_blm[part]))
+            hidden_blm[part] = stack.advance(layer, hidden_blm[part], stack.inputs(layer, hidden_blm[part]))

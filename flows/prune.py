@@ -68,8 +68,8 @@ def _stages(run: Run, page: RunPage) -> dict[str, Any]:
 
 def _layers(run: Run, log: LayerLog) -> list[PrunedLayer]:
     layers: list[PrunedLayer] = []
-    run.progress.start(run.source.layers)
-    for number in range(run.source.layers):
+    run.progress.start(len(run.source.mixers))
+    for number in run.source.mixers:
         started = time.perf_counter()
         chain = layers[-1].record.digest if layers else run.pruning.prune_id
         statistics = calibrate_layer(run, number, chain).result()

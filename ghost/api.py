@@ -5,11 +5,11 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.calibration.tokens import digest
 from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import Perplexity
 from ghost.evaluation.perplexity import perplexity as perplexity_of
+from ghost.export import KEPT, kept_channels
 from ghost.library.build import build
 from ghost.library.files import companions, generation_config
 from ghost.library.inputs import (
@@ -21,13 +21,14 @@ from ghost.library.inputs import (
     find_tokenizer,
     home_device,
     name_of,
-    open_backbone,
     open_model,
+    open_stack,
 )
 from ghost.library.pruned import Pruned
 from ghost.pruning import Pruning
 from ghost.saliency import METHODS, form_of
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import LayerResult, walk
 
 
@@ -68,9 +69,9 @@ def prune(
     source = open_model(model)
     found = find_tokenizer(tokenizer, source, calibration)
     tokens_bl = calibration_windows(calibration, found, source, settings)
-    backbone = open_backbone(model, source, settings)
+    stack = open_stack(model, source, settings)
     layers = []
-    for result in walk(backbone, tokens_bl, settings):
+    for result in walk(stack, tokens_bl, settings):
         layers.append(result)
         if progress:
             progress(result)
@@ -78,7 +79,7 @@ def prune(
     smaller = build(source, layers, form, settings.round_to, home_device(model))
     smaller.generation_config = generation_config(model, source) or smaller.generation_config
     beside = companions(source, None if tokenizer is None else found)
-    provenance = _provenance(name_of(model), backbone, tokens_bl, settings, layers)
+    provenance = _provenance(name_of(model), stack, tokens_bl, settings, layers)
     return Pruned(smaller, tuple(layers), found, provenance, beside)
 
 
@@ -98,7 +99,7 @@ def perplexity(
     settings = RunSettings.make(window=window, device=device, dtype=dtype)
     source = open_model(model)
     tokens = evaluation_tokens(texts, find_tokenizer(tokenizer, source, texts), source)
-    return perplexity_of(open_backbone(model, source, settings), tokens, settings.window)
+    return perplexity_of(open_stack(model, source, settings), tokens, settings.window)
 
 
 def methods() -> tuple[str, ...]:
@@ -114,12 +115,12 @@ def _settings(given: dict[str, Any]) -> RunSettings:
 
 
 def _provenance(
-    name: str, backbone: Backbone, tokens_bl: Tensor, settings: RunSettings, layers: Sequence[LayerResult]
+    name: str, stack: Stack, tokens_bl: Tensor, settings: RunSettings, layers: Sequence[LayerResult]
 ) -> dict[str, Any]:
     """The content of ghost.json, in the form that `ghost verify` reads."""
-    computed = {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")}
-    inputs = {"checkpoint": backbone.checkpoint.digest, "calibration": digest(tokens_bl)}
+    computed = {"device": stack.device.type, "dtype": str(stack.dtype).removeprefix("torch.")}
+    inputs = {"checkpoint": stack.checkpoint.digest, "calibration": digest(tokens_bl)}
     determinants = inputs | settings.part(Pruning).digested() | computed
-    kept = [[group_n.nonzero().flatten().tolist() for group_n in result.selection.kept_gn] for result in layers]
+    kept = kept_channels(stack.layers, {result.layer: result.selection for result in layers})
     made = {"model": name, "determinants": determinants, "soft": settings.soft}
-    return {"ghost": made, "kept_channels": kept}
+    return {"ghost": made, KEPT: kept}

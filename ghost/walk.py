@@ -11,7 +11,6 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, batches
 from ghost.checkpoint.source import Checkpoint
 from ghost.errors import CheckpointError
 from ghost.forms import Dense, Evidence
@@ -30,6 +29,7 @@ from ghost.saliency import (
     survey,
 )
 from ghost.selection import Channels, Selection, kept_count
+from ghost.stack import Stack, batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class LayerResult:
     """What the walk found out about one mixer."""
 
     layer: int
+    """The decoder layer that it belongs to."""
     statistics: LayerStatistics
     selection: Selection
     changed: Weights | None = None
@@ -46,7 +47,8 @@ class LayerResult:
 
 
 class Walk:
-    """Walks a model's mixers in order, on calibration tokens (samples, length).
+    """Walks a model's mixers in order, on calibration tokens (samples, length). They go by the decoder layers that have
+    one; those without are passed through as they are.
 
     Activations are a cache, never the truth: after `restore(i, selection)` for layers that are known already, the
     inputs of the next layer are rebuilt from the checkpoint, the tokens and those selections, in the same operations
@@ -55,19 +57,19 @@ class Walk:
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
 
-    def __init__(self, backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> None:
+    def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning) -> None:
         check_pruning(settings)
-        _check_source(backbone.checkpoint)
-        self.backbone, self.tokens_bl, self.settings = backbone, tokens_bl, settings
+        _check_source(stack.checkpoint)
+        self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if settings.energy is None:
-            self.kept = kept_count(backbone.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
-        self._selections: list[Selection] = []
+            self.kept = kept_count(stack.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
+        self._selections: dict[int, Selection] = {}
         self._stored: dict[int, Callable[[], Weights]] = {}
         self._path: PrunedPath | None = None
         self._dense: DensePath | None = None
-        self._outlook: list[Channels] = []
+        self._outlook: dict[int, Channels] = {}
         self._surveyed: Survey | None = None
 
     @cached_property
@@ -75,7 +77,7 @@ class Walk:
         """Channels, or directions, that stay per group; by energy it takes a walk through the dense model."""
         assert self.settings.energy is not None
         plain = {"sequential": False, "recovery": "none", "energy": None, "sparsity": 0.5, "round_to": 1}
-        dense = walk(self.backbone, self.tokens_bl, self.settings.model_copy(update=plain))
+        dense = walk(self.stack, self.tokens_bl, self.settings.model_copy(update=plain))
         spectra = [result.selection.saliency_gn for result in dense]
         return smallest_rank(spectra, self.settings.energy, self.settings.round_to)
 
@@ -83,7 +85,7 @@ class Walk:
     def statistics(self, i: int) -> LayerStatistics:
         """Statistics of layer i, as its method needs them. Layers before it must be pruned or restored."""
         if self.method.needs != "layer":
-            norms = row_norms(self.backbone.checkpoint.mixer_layout, self.backbone.checkpoint.mixer(i))
+            norms = row_norms(self.stack.checkpoint.mixer_layout, self.stack.checkpoint.mixer(i))
             if self.method.needs == "inputs":
                 self._reach(i)
                 return replace(norms, tokens=self.tokens_bl.numel())
@@ -95,8 +97,8 @@ class Walk:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
             tokens = [self.tokens_bl[part] for part in batches(*self.tokens_bl.shape)]
-            d_state = self.backbone.checkpoint.mixer_layout.d_state
-            self._surveyed = survey(self.method, self.backbone, tokens, self.kept, d_state)
+            d_state = self.stack.checkpoint.mixer_layout.d_state
+            self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
 
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
@@ -107,8 +109,8 @@ class Walk:
     @torch.inference_mode()
     def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
         """Layer i's pruned tensors, before any recovery."""
-        source = self.backbone.checkpoint
-        evidence = Evidence(statistics, lambda: self._reach(i).normed(), self.kept, f"layer {i}")
+        source = self.stack.checkpoint
+        evidence = Evidence(statistics, lambda: self._reach(i).mixer_inputs(), self.kept, f"layer {i}")
         return self.form.reduce(Dense(source.mixer_layout, source.mixer(i), selection, evidence))
 
     @property
@@ -122,58 +124,62 @@ class Walk:
         path = self._reach(i)
         path.let_go()
         assert self._dense is not None
+        inputs_blm = torch.cat(list(path.mixer_inputs()))
         rows = torch.arange(len(self.tokens_bl))
-        pairs = Pairs(self.backbone, self.tokens_bl, path.hidden_blm, self._dense.outputs(), rows, self._outlook)
+        pairs = Pairs(self.stack, self.tokens_bl, path.stream, inputs_blm, self._dense.outputs(), rows, self._outlook)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 
     def restore(self, i: int, selection: Selection, stored: Callable[[], Weights] | None = None) -> None:
         """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one, the
         activations are let go. `stored` gives the pruned mixer to the last bit, where the walk `changes` mixers."""
-        assert i == len(self._selections), f"layer {i} after {len(self._selections)} layers"
+        self._check_turn(i)
         assert (stored is not None) == self.changes, "stored weights, where they are more than a cut, and only there"
-        self._selections.append(selection)
+        self._selections[i] = selection
         if stored is not None:
             self._stored[i] = stored
-        if len(self._selections) == self.backbone.layers:
+        if len(self._selections) == len(self.stack.mixers):
             self._path = self._dense = None
             self._stored.clear()
 
     def _reach(self, i: int) -> PrunedPath:
         """The pruned path at the entry of layer i; for recovery the dense one keeps up with it."""
-        assert i == len(self._selections), f"layer {i} after {len(self._selections)} layers"
+        self._check_turn(i)
         if self._path is None:
             if self.recovers:
-                self._outlook, self._dense = list(self._look_ahead()), DensePath(self.backbone, self.tokens_bl)
-            self._path = PrunedPath(self.backbone, self.tokens_bl)
+                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.tokens_bl)
+            self._path = PrunedPath(self.stack, self.tokens_bl)
         while self._path.position < i:
             if self._dense is not None:
                 self._dense.advance()
             self._path.advance(*self._passage(self._path.position))
         return self._path
 
-    def _look_ahead(self) -> Iterator[Channels]:
+    def _check_turn(self, i: int) -> None:
+        assert i == self.stack.mixers[len(self._selections)], f"layer {i} after {list(self._selections)}"
+
+    def _look_ahead(self) -> Iterator[tuple[int, Channels]]:
         """What B and C of every layer are going to go through, as far as a walk without recovery can tell."""
         plain = self.settings.model_copy(update={"recovery": "none"})
-        for result in walk(self.backbone, self.tokens_bl, plain):
+        for result in walk(self.stack, self.tokens_bl, plain):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"
-            yield channels
+            yield result.layer, channels
 
     def _passage(self, i: int) -> tuple[Channels | None, Weights | None]:
         """What B and C of layer i go through on the way on, or the mixer that is taken in place of the source's."""
         stored = self._stored.pop(i, None)
-        if not self.settings.sequential:
+        if i not in self._selections or not self.settings.sequential:
             return None, None
         pruned = stored and stored()
         channels = None if self.recovers else self.form.channels(self._selections[i], pruned)
         return (None, pruned) if channels is None else (channels, None)
 
 
-def walk(backbone: Backbone, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
+def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
     """Score and select every mixer in order; holds one layer's weights and the running activations, nothing else."""
-    steps = Walk(backbone, tokens_bl, settings)
-    for i in range(backbone.layers):
+    steps = Walk(stack, tokens_bl, settings)
+    for i in stack.mixers:
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)
         changed = steps.reduce(i, statistics, selection) if steps.changes else None

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from artifacts.schemas import EVALUATION
 from artifacts.tables import encode
-from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.tokens import dominant_token, load_tokenizer, read_tokens
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
@@ -21,6 +20,7 @@ from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
 from ghost.evaluation.verify import verify
 from ghost.settings import RunSettings
+from ghost.stack import Stack, check_vocabulary
 from tasks.staging import local
 from tasks.wording import display_name
 
@@ -33,7 +33,7 @@ class Assessment:
     """Everything opened: models by name (`dense` and `pruned`, or `model`), the text's tokens, and where it is from."""
 
     plan: Plan
-    backbones: dict[str, Backbone]
+    stacks: dict[str, Stack]
     names: dict[str, str]
     tokenizer: Any
     tokens: Tensor
@@ -56,7 +56,7 @@ def open_assessment(
         check_vocabulary(source, tokens)
     return Assessment(
         plan=plan,
-        backbones={name: Backbone(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
+        stacks={name: Stack(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
         names={name: display_name(spec) for name, spec in specs.items()},
         tokenizer=loaded, tokens=tokens, text=display_name(text),
         warnings=warnings + dominant_token(tokens, loaded, "evaluation"),
@@ -73,21 +73,22 @@ def _models(opened: Assessment) -> dict[str, Any]:
     return {
         name: {
             "name": opened.names[name],
-            "digest": backbone.checkpoint.digest,
-            "parameters": backbone.checkpoint.parameters,
-            "d_state": backbone.checkpoint.mixer_layout.d_state,
-            "layers": backbone.layers,
+            "digest": stack.checkpoint.digest,
+            "parameters": stack.checkpoint.parameters,
+            "d_state": stack.checkpoint.mixer_layout.d_state,
+            "layers": stack.layers,
+            "mixers": len(stack.mixers),
         }
-        for name, backbone in opened.backbones.items()
+        for name, stack in opened.stacks.items()
     }
 
 
 def _protocol(opened: Assessment) -> dict[str, Any]:
-    backbone, plan = next(iter(opened.backbones.values())), opened.plan
+    stack, plan = next(iter(opened.stacks.values())), opened.plan
     return {
         "text": opened.text, "text_tokens": len(opened.tokens), "tokenizer": type(opened.tokenizer).__name__,
-        "vocabulary": len(opened.tokenizer), "device": str(backbone.device),
-        "dtype": str(backbone.dtype).removeprefix("torch."), "threads": torch.get_num_threads(), "seed": plan.seed,
+        "vocabulary": len(opened.tokenizer), "device": str(stack.device),
+        "dtype": str(stack.dtype).removeprefix("torch."), "threads": torch.get_num_threads(), "seed": plan.seed,
         "context": contexts.PROTOCOL, "recall": recall.PROTOCOL, "decode": decode.PROTOCOL,
         "predicted_tokens": len(_segments(opened)) * contexts.PREDICTED,
         "recall_samples": plan.samples,
@@ -103,28 +104,28 @@ def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (lengths := numbers("contexts", opened.plan.contexts, 1)):
         return
     segments_bl = _segments(opened)
-    total = len(opened.backbones) * sum(length + contexts.PREDICTED - 1 for length in lengths) * len(segments_bl)
+    total = len(opened.stacks) * sum(length + contexts.PREDICTED - 1 for length in lengths) * len(segments_bl)
     for length in lengths:
         nlls = {
             name: contexts.context_nll(
-                backbone, segments_bl, length, lambda done: progress("contexts, tokens", done, total)
+                stack, segments_bl, length, lambda done: progress("contexts, tokens", done, total)
             )
-            for name, backbone in opened.backbones.items()
+            for name, stack in opened.stacks.items()
         }
         yield from rows.perplexities("context", str(length), nlls)
 
 
 def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     plan = opened.plan
-    vocabulary = min(backbone.checkpoint.vocab_size for backbone in opened.backbones.values())
+    vocabulary = min(stack.checkpoint.vocab_size for stack in opened.stacks.values())
     words = recall.make_words(opened.tokenizer, opened.tokens, vocabulary)
     cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
     prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
-    total = len(opened.backbones) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
+    total = len(opened.stacks) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
     for (pairs, distance), made in prompts.items():
         scores = {
-            name: recall.recall(backbone, made, lambda done: progress("recall, tokens", done, total))
-            for name, backbone in opened.backbones.items()
+            name: recall.recall(stack, made, lambda done: progress("recall, tokens", done, total))
+            for name, stack in opened.stacks.items()
         }
         for metric in recall.METRICS:
             by_model = {name: score[metric] for name, score in scores.items()}
@@ -134,7 +135,7 @@ def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
 def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (sizes := numbers("batch_sizes", opened.plan.batch_sizes, 1)):
         return
-    models = {name: _stock(backbone) for name, backbone in opened.backbones.items()}
+    models = {name: _stock(stack) for name, stack in opened.stacks.items()}
     total = len(sizes) * (decode.ROUNDS + 1)
     for batch in sizes:
         prompt = opened.tokens[: decode.PROMPT]
@@ -142,8 +143,8 @@ def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
         yield from _decoded(f"batch {batch}", batch, timed)
 
 
-def _stock(backbone: Backbone) -> Any:
-    return decode.stock_model(backbone.checkpoint, backbone.device, backbone.dtype)
+def _stock(stack: Stack) -> Any:
+    return decode.stock_model(stack.checkpoint, stack.device, stack.dtype)
 
 
 def _decoded(case: str, batch: int, timed: dict[str, decode.Decoding]) -> Iterator[rows.Row]:
@@ -165,9 +166,9 @@ def run_benchmarks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
     if not tasks.names:
         return [], {}
     manager, found = harness.benchmark_manager(tasks), {}
-    for name, backbone in opened.backbones.items():
+    for name, stack in opened.stacks.items():
         found[name] = harness.run_benchmarks(
-            _stock(backbone), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed, batch=1
+            _stock(stack), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed, batch=1
         )
     first = next(iter(found.values()))
     about = {task: {key: scores[key] for key in ("samples", "version")} for task, scores in first.items()}

@@ -55,10 +55,10 @@ class StoredRun:
         return read_manifest(self.store, self.keys)
 
     @cached_property
-    def layers(self) -> int:
-        """How many of its layers are done."""
+    def layers(self) -> list[int]:
+        """The numbers of its layers that are done."""
         keys = self.store.list(f"{self.pruning.root}/layers/")
-        return sum(key.endswith("/layer.json") for key in keys)
+        return sorted(int(key.split("/")[-2]) for key in keys if key.endswith("/layer.json"))
 
     def statistics(self, layer: int) -> LayerStatistics:
         data = self.store.get(self.pruning.stats(layer), self._vouched(layer, "stats.parquet"))

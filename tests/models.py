@@ -10,13 +10,13 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
-from ghost.backbone import Backbone
-from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.export import export
 from ghost.forms import Dense
 from ghost.saliency import form_of
 from ghost.selection import Selection
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.surgery import zero_mixer
 from ghost.walk import walk
 
@@ -97,18 +97,15 @@ def make_native(folder: Path, source: Path, *, as_bin: bool = True) -> Path:
     return folder
 
 
-def open_backbone(folder: Path, dtype: torch.dtype = torch.float32) -> Backbone:
-    return Backbone(open_checkpoint(folder), torch.device("cpu"), dtype)
+def open_stack(folder: Path, dtype: torch.dtype = torch.float32) -> Stack:
+    return Stack(open_checkpoint(folder), torch.device("cpu"), dtype)
 
 
 @torch.inference_mode()
-def backbone_logits(backbone: Backbone, tokens_bl: Tensor) -> Tensor:
+def stack_logits(stack: Stack, tokens_bl: Tensor) -> Tensor:
     """What ghost's own path computes, layer by layer."""
-    hidden_blm = backbone.embed(tokens_bl)
-    for i in range(backbone.layers):
-        layer = backbone.layer(i)
-        hidden_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm))
-    return backbone.logits(backbone.head(), hidden_blm)
+    with stack.head() as logits:
+        return logits(stack.run(tokens_bl).hidden_blm)
 
 
 def load_stock(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -125,15 +122,16 @@ def mask_stock(model: Any, source: Checkpoint, selections: list[Selection]) -> A
     """The stock model with the dropped channels of its first layers zeroed; the others stay dense."""
     for i, selection in enumerate(selections):
         zeroed = zero_mixer(source.mixer_layout, source.mixer(i), selection)
-        model.load_state_dict({mixer_prefix(i) + name: t for name, t in zeroed.items()}, strict=False)
+        prefix = source.names.mixers[i]
+        model.load_state_dict({f"{prefix}.{name}": t for name, t in zeroed.items()}, strict=False)
     return model
 
 
 def prune(source: Checkpoint, folder: Path, **fields: Any) -> list[Selection]:
     """Walk on random tokens and export to `folder`, as the flow does but with no store in between."""
     settings = RunSettings.make(**{"round_to": 4} | fields)
-    backbone = Backbone(source, torch.device("cpu"), torch.float32)
-    selections = [result.selection for result in walk(backbone, random_tokens(4, 24, seed=7), settings)]
+    stack = Stack(source, torch.device("cpu"), torch.float32)
+    selections = [result.selection for result in walk(stack, random_tokens(4, 24, seed=7), settings)]
     form = form_of(settings.method, soft=settings.soft)
     layout = form.layout(source.mixer_layout, selections, round_to=1)
 

@@ -15,12 +15,12 @@ from ghost.checkpoint.source import EMBEDDINGS, HEAD, open_checkpoint
 from ghost.mixer import RECURRENT
 from tests.models import (
     VOCAB,
-    backbone_logits,
     load_stock,
     make_model,
     make_native,
-    open_backbone,
+    open_stack,
     random_tokens,
+    stack_logits,
     stock_logits,
 )
 
@@ -53,7 +53,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 
 
 def test_logits_equal_those_of_transformers(folder: Path):
-    assert_same(backbone_logits(open_backbone(folder), TOKENS), stock_logits(load_stock(folder), TOKENS))
+    assert_same(stack_logits(open_stack(folder), TOKENS), stock_logits(load_stock(folder), TOKENS))
 
 
 def test_parameters_are_counted_as_transformers_does(folder: Path):
@@ -65,15 +65,15 @@ def test_bf16_logits_are_as_close_to_fp32_as_those_of_transformers(in_fp32: bool
     folder = make_model(tmp_path, n_groups=2, dtype=torch.bfloat16, residual_in_fp32=in_fp32)
     exact = stock_logits(load_stock(folder), TOKENS)
     stock = stock_logits(load_stock(folder, torch.bfloat16), TOKENS)
-    found = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
+    found = stack_logits(open_stack(folder, torch.bfloat16), TOKENS)
     assert found.dtype == torch.float32
-    assert open_backbone(folder, torch.bfloat16).embed(TOKENS).dtype == (torch.float32 if in_fp32 else torch.bfloat16)
+    assert open_stack(folder, torch.bfloat16).embed(TOKENS).dtype == (torch.float32 if in_fp32 else torch.bfloat16)
     assert 0 < (found - exact).norm() <= 1.5 * (stock - exact).norm()
 
 
 def test_in_bf16_the_recurrence_keeps_the_parameters_of_the_file(tmp_path: Path):
     folder = make_model(tmp_path, n_groups=2, layers=6)
-    coarse, source = open_backbone(folder, torch.bfloat16), open_checkpoint(folder)
+    coarse, source = open_stack(folder, torch.bfloat16), open_checkpoint(folder)
     for i in range(source.layers):
         placed, stored = coarse.layer(i).mixer, source.mixer(i)
         assert all(placed[name].dtype == stored[name].dtype and placed[name].equal(stored[name]) for name in RECURRENT)
@@ -82,10 +82,10 @@ def test_in_bf16_the_recurrence_keeps_the_parameters_of_the_file(tmp_path: Path)
 
 def test_rounding_them_too_costs_bf16_a_part_of_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = make_model(tmp_path, n_groups=2, layers=6)
-    exact = backbone_logits(open_backbone(folder), TOKENS)
-    kept = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
-    monkeypatch.setattr("ghost.backbone.RECURRENT", ())
-    rounded = backbone_logits(open_backbone(folder, torch.bfloat16), TOKENS)
+    exact = stack_logits(open_stack(folder), TOKENS)
+    kept = stack_logits(open_stack(folder, torch.bfloat16), TOKENS)
+    monkeypatch.setattr("ghost.stack.RECURRENT", ())
+    rounded = stack_logits(open_stack(folder, torch.bfloat16), TOKENS)
     assert (kept - exact).norm() < (rounded - exact).norm()
 
 
@@ -98,9 +98,9 @@ def test_shards_are_read_with_nothing_else_in_the_folder(tmp_path: Path):
 @pytest.mark.parametrize("as_bin", [True, False])
 @pytest.mark.parametrize("fields", [{}, {"n_groups": 2, "tie_word_embeddings": False}, {"dtype": torch.bfloat16}])
 def test_native_folders_compute_the_same_bits(fields: dict[str, Any], as_bin: bool, tmp_path: Path):
-    source = open_backbone(make_model(tmp_path / "model", **fields))
-    native = open_backbone(make_native(tmp_path / "native", tmp_path / "model", as_bin=as_bin))
-    assert backbone_logits(native, TOKENS).equal(backbone_logits(source, TOKENS))
+    source = open_stack(make_model(tmp_path / "model", **fields))
+    native = open_stack(make_native(tmp_path / "native", tmp_path / "model", as_bin=as_bin))
+    assert stack_logits(native, TOKENS).equal(stack_logits(source, TOKENS))
     assert native.checkpoint.mixer_layout == source.checkpoint.mixer_layout
     assert native.checkpoint.parameters == source.checkpoint.parameters
     assert native.checkpoint.raw_config["model_type"] == "mamba2"

@@ -17,12 +17,12 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.errors import GhostError
 from tests.costs import refusal
 from tests.models import (
-    backbone_logits,
     load_stock,
     make_model,
     make_native,
-    open_backbone,
+    open_stack,
     random_tokens,
+    stack_logits,
     stock_logits,
 )
 
@@ -105,9 +105,9 @@ def test_a_native_field_that_is_malformed_or_unknown_is_refused_by_name(
 @pytest.mark.parametrize(("name", "value"), HARMLESS, ids=str)
 def test_native_fields_that_change_nothing_are_read_past(name: str, value: Any, folders: Path, tmp_path: Path):
     tokens = random_tokens(1, 40)
-    expected = backbone_logits(open_backbone(folders / "native"), tokens)
-    found = open_backbone(changed(folders / "native", tmp_path / "changed", name, value))
-    assert backbone_logits(found, tokens).equal(expected)
+    expected = stack_logits(open_stack(folders / "native"), tokens)
+    found = open_stack(changed(folders / "native", tmp_path / "changed", name, value))
+    assert stack_logits(found, tokens).equal(expected)
 
 
 def test_every_argument_of_mamba_ssm_is_sorted():
@@ -162,7 +162,7 @@ def test_a_bias_that_the_config_contradicts_is_refused_in_both_directions(
 def test_biases_are_used_as_stock_uses_them(use_bias: bool, use_conv_bias: bool, tmp_path: Path):
     model, tokens = make_model(tmp_path, use_bias=use_bias, use_conv_bias=use_conv_bias), random_tokens(1, 40)
     expected = stock_logits(load_stock(model), tokens)
-    torch.testing.assert_close(backbone_logits(open_backbone(model), tokens), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stack_logits(open_stack(model), tokens), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"max_new_tokens": {', "version https://git-lfs.github.com/spec/v1"])

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.errors import CorpusError
 from ghost.evaluation.contexts import PREDICTED, context_nll, segments
 from ghost.evaluation.rows import perplexities
-from tests.models import load_stock, make_model, open_backbone, random_tokens
+from ghost.stack import Stack
+from tests.models import load_stock, make_model, open_stack, random_tokens
 
 LONGEST = 40
 
@@ -23,8 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_backbone(folder)
+def stack(folder: Path) -> Stack:
+    return open_stack(folder)
 
 
 @torch.inference_mode()
@@ -39,21 +39,19 @@ def direct(model: Any, segment: Tensor, context: int) -> float:
 
 
 @pytest.mark.parametrize("context", [1, 16, LONGEST])
-def test_each_segment_is_predicted_from_just_that_much_of_the_text(folder: Path, backbone: Backbone, context: int):
+def test_each_segment_is_predicted_from_just_that_much_of_the_text(folder: Path, stack: Stack, context: int):
     found = segments(random_tokens(1, 300, seed=1)[0], LONGEST, 3)
     model = load_stock(folder)
     expected = [direct(model, segment, context) for segment in found]
-    torch.testing.assert_close(
-        context_nll(backbone, found, context), torch.tensor(expected).double(), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(context_nll(stack, found, context), torch.tensor(expected).double(), rtol=1e-5, atol=0)
 
 
-def test_sweeps_and_batches_change_nothing(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
+def test_sweeps_and_batches_change_nothing(stack: Stack, monkeypatch: pytest.MonkeyPatch):
     found, read = segments(random_tokens(1, 800, seed=1)[0], LONGEST, 9), []
-    whole = context_nll(backbone, found, 30)
+    whole = context_nll(stack, found, 30)
     monkeypatch.setattr("ghost.evaluation.forward.TOKENS_PER_SWEEP", 200)
-    monkeypatch.setattr("ghost.backbone.TOKENS_PER_BATCH", 100)
-    torch.testing.assert_close(context_nll(backbone, found, 30, read.append), whole, rtol=1e-5, atol=0)
+    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", 100)
+    torch.testing.assert_close(context_nll(stack, found, 30, read.append), whole, rtol=1e-5, atol=0)
     assert sum(read) == 9 * (30 + PREDICTED - 1)
 
 

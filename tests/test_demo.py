@@ -16,7 +16,7 @@ from ghost.export import export
 from ghost.settings import RunSettings
 from ghost.surgery import slice_mixer
 from ghost.walk import walk
-from tests.models import open_backbone
+from tests.models import open_stack
 
 MEGABYTE = 1_000_000
 
@@ -31,17 +31,17 @@ def test_the_model_is_small_and_its_card_has_its_figures() -> None:
 
 
 def test_a_quarter_of_the_channels_chosen_at_random_costs_far_more_than_ghosts_choice(tmp_path: Path) -> None:
-    backbone = open_backbone(DEMO)
+    stack = open_stack(DEMO)
     text = tokenize(DEMO, read_text("stdlib", "evaluation"))[:8193]
     calibration_bl = sample_windows(tokenize(DEMO, read_text("stdlib", "calibration")), 32, 128, seed=0)
-    dense, source = perplexity(backbone, text, 2048).perplexity, backbone.checkpoint
+    dense, source = perplexity(stack, text, 2048).perplexity, stack.checkpoint
     rise = {}
     for method in ("ghost", "magnitude", "random"):
-        results = list(walk(backbone, calibration_bl, RunSettings(method=method, sparsity=0.75)))
+        results = list(walk(stack, calibration_bl, RunSettings(method=method, sparsity=0.75)))
         mixers = [slice_mixer(source.mixer_layout, source.mixer(r.layer), r.selection)[1] for r in results]
         (tmp_path / method).mkdir()
         export(source, mixers.__getitem__, replace(source.mixer_layout, d_state=32), tmp_path / method, {})
-        rise[method] = perplexity(open_backbone(tmp_path / method), text, 2048).perplexity / dense - 1
+        rise[method] = perplexity(open_stack(tmp_path / method), text, 2048).perplexity / dense - 1
     assert rise["random"] > 0.08
     assert rise["ghost"] < rise["magnitude"] < rise["random"]
 

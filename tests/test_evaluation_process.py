@@ -20,7 +20,7 @@ from ghost.evaluation.perplexity import perplexity
 from tasks.run.evaluation_process import Job, evaluate_apart
 from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers
-from tests.models import make_model, open_backbone, random_tokens
+from tests.models import make_model, open_stack, random_tokens
 from tests.processes import assert_gone, running
 
 FOREVER = 600.0
@@ -63,7 +63,7 @@ def meanwhile(deed: Callable[[psutil.Process], None]) -> Iterator[None]:
 def test_scores_are_those_of_this_process_to_the_last_bit(job: Job) -> None:
     tokens, finished = random_tokens(1, 3000)[0], []
     scores = evaluate_apart(job, tokens, FOREVER, finished.append)
-    assert scores == {name: perplexity(open_backbone(Path(at)), tokens, 64) for name, at in job.models.items()}
+    assert scores == {name: perplexity(open_stack(Path(at)), tokens, 64) for name, at in job.models.items()}
     assert list(scores) == ["dense", "pruned"] and sum(finished) == 2 * 2999
     assert_gone(evaluations())
 

@@ -19,14 +19,14 @@ from ghost.checkpoint.writer import Planned, write_weights
 from ghost.export import export
 from ghost.selection import Selection
 from tests.models import (
-    backbone_logits,
     load_stock,
     make_model,
     make_native,
     mask_stock,
-    open_backbone,
+    open_stack,
     prune,
     random_tokens,
+    stack_logits,
     stock_logits,
 )
 
@@ -86,7 +86,7 @@ def test_it_loads_whole_and_computes_the_model_without_the_dropped_channels(prun
     model, info = loaded
     assert {"missing_keys", "unexpected_keys", "mismatched_keys"} <= info.keys() and not any(info.values())
     assert_same(stock_logits(model.eval(), TOKENS), pruned.expected_logits())
-    assert_same(backbone_logits(open_backbone(pruned.out), TOKENS), pruned.expected_logits())
+    assert_same(stack_logits(open_stack(pruned.out), TOKENS), pruned.expected_logits())
 
 
 def test_pruning_changed_the_model(pruned: Pruned):

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ghost.backbone import Backbone, Layer
 from ghost.mixer import mixer_forward, mixer_inputs
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery.fit import fit, parts_of, readings
 from ghost.selection import select
 from ghost.settings import RunSettings
+from ghost.stack import Layer, Stack
 from ghost.surgery import project_mixer, slice_mixer, zero_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.families import tiny_mixer
-from tests.models import make_model, open_backbone, random_tokens
+from tests.models import make_model, open_stack, random_tokens
 
 LAYERS, ROWS, LENGTH, N = 2, 16, 24, 16
 TOKENS = random_tokens(ROWS, LENGTH)
@@ -27,19 +27,19 @@ IN, TAPS, BIAS = "in_proj.weight", "conv1d.weight", "conv1d.bias"
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return open_backbone(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=N, n_groups=2))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return open_stack(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=N, n_groups=2))
 
 
 @pytest.fixture(scope="module")
-def pairs(backbone: Backbone) -> Pairs:
-    dense = DensePath(backbone, TOKENS)
-    return Pairs(backbone, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
+def pairs(stack: Stack) -> Pairs:
+    dense = DensePath(stack, TOKENS)
+    return Pairs(stack, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
 
 
-def pruned(backbone: Backbone) -> Layer:
-    source = backbone.checkpoint
-    return backbone.layer(0, slice_mixer(source.mixer_layout, source.mixer(0), FIRST)[1])
+def pruned(stack: Stack) -> Layer:
+    source = stack.checkpoint
+    return stack.layer(0, slice_mixer(source.mixer_layout, source.mixer(0), FIRST)[1])
 
 
 def misses(layer: Layer, dense: Layer, pairs: Pairs) -> float:
@@ -69,10 +69,8 @@ def test_readings_are_the_b_and_c_of_the_whole_mixer(family: str, bias: bool) ->
     assert_close(C_blgn, expected.C_blgn)
 
 
-def test_the_error_falls_on_windows_that_were_never_seen_and_only_b_and_c_move(
-    backbone: Backbone, pairs: Pairs
-) -> None:
-    layer, dense, (fitted, held) = pruned(backbone), backbone.layer(0), pairs.split()
+def test_the_error_falls_on_windows_that_were_never_seen_and_only_b_and_c_move(stack: Stack, pairs: Pairs) -> None:
+    layer, dense, (fitted, held) = pruned(stack), stack.layer(0), pairs.split()
     moved = fit(layer, dense, fitted, held, seed=0)
     assert misses(moved, dense, held) < 0.9 * misses(layer, dense, held)
     for name, mask in of_b_and_c(layer).items():
@@ -83,9 +81,9 @@ def test_the_error_falls_on_windows_that_were_never_seen_and_only_b_and_c_move(
     assert not fit(layer, dense, fitted, held, seed=1).mixer[IN].equal(moved.mixer[IN])
 
 
-def test_what_a_mixer_of_this_size_can_say_is_found_again(backbone: Backbone, pairs: Pairs) -> None:
+def test_what_a_mixer_of_this_size_can_say_is_found_again(stack: Stack, pairs: Pairs) -> None:
     """B and C of a small mixer are disturbed: the undisturbed one is a perfect fit, and the fit comes near it."""
-    small, random = pruned(backbone), torch.Generator().manual_seed(1)
+    small, random = pruned(stack), torch.Generator().manual_seed(1)
     disturbed = dict(small.mixer)
     for name, mask in of_b_and_c(small).items():
         noise = torch.randn(mask.shape, generator=random) * small.mixer[name].std()
@@ -95,33 +93,33 @@ def test_what_a_mixer_of_this_size_can_say_is_found_again(backbone: Backbone, pa
     assert misses(moved, small, held) < 0.2 * misses(start, small, held)
 
 
-def test_a_layer_that_lost_nothing_stays_what_it_is(backbone: Backbone, pairs: Pairs) -> None:
-    dense, (fitted, held) = backbone.layer(0), pairs.split()
+def test_a_layer_that_lost_nothing_stays_what_it_is(stack: Stack, pairs: Pairs) -> None:
+    dense, (fitted, held) = stack.layer(0), pairs.split()
     assert misses(fit(dense, dense, fitted, held, seed=0), dense, held) < 1e-10
 
 
-def test_zeroed_channels_stay_at_zero(backbone: Backbone, pairs: Pairs) -> None:
-    source = backbone.checkpoint
+def test_zeroed_channels_stay_at_zero(stack: Stack, pairs: Pairs) -> None:
+    source = stack.checkpoint
     zeroed = zero_mixer(source.mixer_layout, source.mixer(0), FIRST)
-    moved = fit(backbone.layer(0, zeroed), backbone.layer(0), *pairs.split(), seed=0).mixer
+    moved = fit(stack.layer(0, zeroed), stack.layer(0), *pairs.split(), seed=0).mixer
     gone = zeroed[BIAS] == 0
     assert int(gone.sum()) == 2 * 2 * 12
     assert not moved[BIAS][gone].any() and not moved[TAPS][gone].any()
     assert not moved[TAPS].equal(zeroed[TAPS])
 
 
-def test_of_a_projected_mixer_the_projections_move(backbone: Backbone, pairs: Pairs) -> None:
-    source, dense, (fitted, held) = backbone.checkpoint, backbone.layer(0), pairs.split()
+def test_of_a_projected_mixer_the_projections_move(stack: Stack, pairs: Pairs) -> None:
+    source, dense, (fitted, held) = stack.checkpoint, stack.layer(0), pairs.split()
     some_grn = torch.eye(N)[:4].expand(2, -1, -1) + 0.1
-    layer = backbone.layer(0, project_mixer(source.mixer_layout, source.mixer(0), some_grn, some_grn))
+    layer = stack.layer(0, project_mixer(source.mixer_layout, source.mixer(0), some_grn, some_grn))
     moved = fit(layer, dense, fitted, held, seed=0)
     assert misses(moved, dense, held) < 0.9 * misses(layer, dense, held)
     changed = {name for name, tensor in layer.mixer.items() if not moved.mixer[name].equal(tensor)}
     assert changed == {"B_proj", "C_proj"}
 
 
-def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(backbone: Backbone, pairs: Pairs) -> None:
-    layer, low = pruned(backbone), Backbone(backbone.checkpoint, backbone.device, torch.bfloat16)
+def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(stack: Stack, pairs: Pairs) -> None:
+    layer, low = pruned(stack), Stack(stack.checkpoint, stack.device, torch.bfloat16)
     coarse = Pairs(
         low, *(getattr(pairs, name) for name in ("tokens_bl", "hidden_blm", "target_blm", "rows", "outlook"))
     )
@@ -133,13 +131,13 @@ def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(back
             assert found.mixer[name][~mask].equal(layer.mixer[name][~mask]), name
 
 
-def test_a_walk_continued_after_its_first_layer_gives_the_same_bits(backbone: Backbone) -> None:
+def test_a_walk_continued_after_its_first_layer_gives_the_same_bits(stack: Stack) -> None:
     settings = RunSettings.make(round_to=4, recovery="fit")
-    first, second = walk(backbone, TOKENS, settings)
-    steps = Walk(backbone, TOKENS, settings)
+    first, second = walk(stack, TOKENS, settings)
+    steps = Walk(stack, TOKENS, settings)
     assert first.changed is not None and second.recovered is not None
     steps.restore(0, first.selection, lambda: first.changed or {})
-    source = backbone.checkpoint
+    source = stack.checkpoint
     cut = slice_mixer(source.mixer_layout, source.mixer(1), steps.select(1, steps.statistics(1)))[1]
     assert all(second.recovered.mixer[name].equal(t) for name, t in steps.recover(1, cut).mixer.items())
 

@@ -24,7 +24,7 @@ from ghost.surgery import project_mixer, slice_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import small_settings, through_report
 from tests.chaos import contents
-from tests.models import load_stock, make_model, open_backbone, random_tokens, stock_logits
+from tests.models import load_stock, make_model, open_stack, random_tokens, stock_logits
 from tests.report_samples import layer_view, summary
 
 TOKENS, KEPT = random_tokens(6, 24), 8
@@ -111,12 +111,12 @@ def test_a_fifth_form_is_built_exported_loaded_and_verified(source: Checkpoint, 
 
 
 def test_the_walk_goes_on_through_what_a_fifth_form_leaves_resumed_as_at_once(source: Checkpoint, fifth: str) -> None:
-    backbone, settings = open_backbone(source.folder), RunSettings.make(method=fifth, round_to=4)
-    first, second, _ = walk(backbone, TOKENS, settings)
+    stack, settings = open_stack(source.folder), RunSettings.make(method=fifth, round_to=4)
+    first, second, _ = walk(stack, TOKENS, settings)
     assert first.changed is not None and second.changed is not None
-    layer, entering_blm = backbone.layer(0, first.changed), backbone.embed(TOKENS)
-    left_blm = backbone.advance(layer, entering_blm, backbone.inputs(layer, entering_blm))
-    resumed, stored = Walk(backbone, TOKENS, settings), first.changed
+    layer, entering_blm = stack.layer(0, first.changed), stack.embed(TOKENS)
+    left_blm = stack.advance(layer, entering_blm, stack.inputs(layer, entering_blm))
+    resumed, stored = Walk(stack, TOKENS, settings), first.changed
     resumed.restore(0, first.selection, lambda: stored)
     reduced = resumed.reduce(1, statistics := resumed.statistics(1), resumed.select(1, statistics))
     assert resumed._path is not None

@@ -6,26 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.evaluation.contexts import PREDICTED, context_nll
 from ghost.evaluation.forward import within_logit_bytes
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import Prompts, recall
-from tests.models import VOCAB, make_model, open_backbone, random_tokens
+from ghost.stack import Stack
+from tests.models import VOCAB, make_model, open_stack, random_tokens
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return open_backbone(make_model(tmp_path_factory.mktemp("model"), layers=1))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return open_stack(make_model(tmp_path_factory.mktemp("model"), layers=1))
 
 
-def recalled(backbone: Backbone) -> Tensor:
+def recalled(stack: Stack) -> Tensor:
     tokens = random_tokens(12, 40, seed=5).long()
     prompts = Prompts(tokens_bl=tokens, values_bn=tokens[:, 3:6], asked_b=torch.zeros(12, dtype=torch.long))
-    return recall(backbone, prompts)["log_likelihood"]
+    return recall(stack, prompts)["log_likelihood"]
 
 
-MEASURED: dict[str, tuple[Callable[[Backbone], Tensor], int]] = {
+MEASURED: dict[str, tuple[Callable[[Stack], Tensor], int]] = {
     "perplexity": (lambda b: torch.tensor(perplexity(b, random_tokens(1, 500, seed=1)[0], 300).nll), 1),
     "perplexity in batches": (lambda b: torch.tensor(perplexity(b, random_tokens(1, 500, seed=1)[0], 20).nll), 1),
     "contexts": (lambda b: context_nll(b, random_tokens(12, 8 + PREDICTED, seed=2), 8), PREDICTED),
@@ -37,19 +37,19 @@ MEASURED: dict[str, tuple[Callable[[Backbone], Tensor], int]] = {
 @pytest.mark.parametrize("what", MEASURED)
 @pytest.mark.parametrize("rows", [1, 7])
 def test_logits_stay_within_the_bound_and_the_figures_as_they_are(
-    what: str, rows: int, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    what: str, rows: int, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure, least = MEASURED[what]
-    plain, sizes, logits = measure(backbone), [], Backbone.logits
+    plain, sizes, logits = measure(stack), [], Stack.logits
 
-    def noted(self: Backbone, head: tuple[Tensor, Tensor], hidden_blm: Tensor) -> Tensor:
+    def noted(self: Stack, head: tuple[Tensor, Tensor], hidden_blm: Tensor) -> Tensor:
         sizes.append((found := logits(self, head, hidden_blm)).nbytes)
         return found
 
-    monkeypatch.setattr(Backbone, "logits", noted)
+    monkeypatch.setattr(Stack, "logits", noted)
     bound = 4 * VOCAB * least * rows
     monkeypatch.setattr("ghost.evaluation.forward.LOGIT_BYTES", bound)
-    torch.testing.assert_close(measure(backbone), plain, rtol=1e-6, atol=0)
+    torch.testing.assert_close(measure(stack), plain, rtol=1e-6, atol=0)
     assert max(sizes) == bound and len(sizes) > 1
 
 

@@ -14,7 +14,6 @@ from transformers.models.mamba2 import modeling_mamba2
 
 from artifacts.schemas import STATS
 from artifacts.tables import decode, encode
-from ghost.backbone import Backbone
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerInputs
 from ghost.saliency import METHODS, GateGradients, LayerStatistics, find_method
@@ -22,9 +21,10 @@ from ghost.saliency.coupling import coupling
 from ghost.saliency.ranks import EVERY, time_ranks
 from ghost.settings import RunSettings
 from ghost.ssd import recurrence
+from ghost.stack import Stack
 from ghost.walk import Walk, walk
 from tasks.tables import statistics_columns, statistics_from
-from tests.models import load_stock, make_model, open_backbone, random_tokens
+from tests.models import load_stock, make_model, open_stack, random_tokens
 
 GROUPS, HEADS, HEADDIM, N, LENGTH = 2, 4, 3, 5, 11
 RIVALS = ["ghost-joint", "rrqr", "sparsessm", "taylor", "taylor2"]
@@ -142,13 +142,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_backbone(folder)
+def stack(folder: Path) -> Stack:
+    return open_stack(folder)
 
 
-def gradients_of(backbone: Backbone, tokens_bl: Tensor) -> list[LayerStatistics]:
+def gradients_of(stack: Stack, tokens_bl: Tensor) -> list[LayerStatistics]:
     settings = RunSettings.make(method="taylor", round_to=4)
-    return [result.statistics for result in walk(backbone, tokens_bl, settings)]
+    return [result.statistics for result in walk(stack, tokens_bl, settings)]
 
 
 @torch.inference_mode()
@@ -170,9 +170,9 @@ def stock_losses(folder: Path, layer: int, group: int, channel: int, gate: float
     return F.cross_entropy(logits.mT, TOKENS[:, 1:].long(), reduction="none").sum(-1)
 
 
-def test_gradients_are_finite_differences_of_stock_transformers_loss(folder: Path, backbone: Backbone) -> None:
+def test_gradients_are_finite_differences_of_stock_transformers_loss(folder: Path, stack: Stack) -> None:
     predicted = TOKENS[:, 1:].numel()
-    for layer, statistics in enumerate(gradients_of(backbone, TOKENS)):
+    for layer, statistics in enumerate(gradients_of(stack, TOKENS)):
         assert statistics.gradient_gn is not None and statistics.fisher_gn is not None
         for group, n in [(0, 0), (0, 5), (1, 2), (1, 7)]:
             above, below = (stock_losses(folder, layer, group, n, gate) for gate in (1.05, 0.95))
@@ -187,11 +187,11 @@ def test_gradients_are_finite_differences_of_stock_transformers_loss(folder: Pat
 
 
 def test_gradients_do_not_depend_on_batches_and_are_of_the_dense_model(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once = gradients_of(backbone, TOKENS)
-    monkeypatch.setattr("ghost.backbone.TOKENS_PER_BATCH", 2 * TOKENS.shape[1])
-    for a, b in zip(at_once, gradients_of(backbone, TOKENS), strict=True):
+    at_once = gradients_of(stack, TOKENS)
+    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", 2 * TOKENS.shape[1])
+    for a, b in zip(at_once, gradients_of(stack, TOKENS), strict=True):
         assert_close([a.gradient_gn, a.fisher_gn], [b.gradient_gn, b.fisher_gn], rtol=1e-3, atol=1e-7)
         assert a.tokens == b.tokens == TOKENS.numel() and a.energy_gn is None
 
@@ -213,10 +213,10 @@ def test_gradients_that_overflowed_are_refused_by_layer() -> None:
 
 @pytest.mark.parametrize("method", RIVALS)
 def test_a_resumed_walk_measures_the_same_bytes_and_the_table_gives_the_same_channels(
-    backbone: Backbone, method: str
+    stack: Stack, method: str
 ) -> None:
     settings = RunSettings.make(method=method, round_to=4)
-    first, again = Walk(backbone, TOKENS, settings), Walk(backbone, TOKENS, settings)
+    first, again = Walk(stack, TOKENS, settings), Walk(stack, TOKENS, settings)
     data, selections = b"", []
     for i in range(2):
         statistics = first.statistics(i)

@@ -12,7 +12,7 @@ import bench.methods
 from bench.methods import Cell, cells, report, table
 from ghost.calibration.tokens import tokenize
 from ghost.evaluation.perplexity import perplexity
-from tests.models import make_model, open_backbone, text
+from tests.models import make_model, open_stack, text
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_table_tells_what_it_measured_and_goes_on_from_its_file(
     assert [known[cell.key].get("state") for cell in chosen[:4]] == [None, 0.5, 0.5, 1.0]
     tokens = tokenize(base.model, Path(base.evaluation).read_text())[:257]
     nll = known[base.key]["nll"]
-    assert nll == perplexity(open_backbone(Path(base.model)), tokens, 64).nll
+    assert nll == perplexity(open_stack(Path(base.model)), tokens, 64).nll
     assert f"dense: perplexity {math.exp(nll):.3f}" in printed
     rises = [math.expm1(known[cell.key]["nll"] - nll) for cell in chosen[1:4]]
     rows = [line for line in printed.splitlines() if line.startswith("| ")][1:]

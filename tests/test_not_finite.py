@@ -40,7 +40,7 @@ from tasks.run.report import summarise
 from tasks.store.comparison import machine_readable
 from tasks.stored_run import StoredRun
 from tests.by_hand import ByHand, small_settings, through_report
-from tests.models import make_model, open_backbone, random_tokens, text
+from tests.models import make_model, open_stack, random_tokens, text
 from tests.report_samples import layer_view, summary
 from tests.sweeps import row
 
@@ -82,7 +82,7 @@ def strict(data: bytes | str) -> Any:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_perplexity_beyond_all_floats_is_a_result(how: str, tmp_path: Path) -> None:
-    found = perplexity(open_backbone(broken(tmp_path / "model", how)), random_tokens(1, 100)[0], 32)
+    found = perplexity(open_stack(broken(tmp_path / "model", how)), random_tokens(1, 100)[0], 32)
     assert not math.isfinite(found.perplexity) and (found.nll > 709 or math.isnan(found.nll))
     plain = strict(json.dumps(found.as_dict()))
     assert plain["perplexity"] is None and (plain["nll"] is None) == (how == "no number")

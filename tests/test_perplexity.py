@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.errors import CorpusError
 from ghost.evaluation.perplexity import Perplexity, perplexity
-from tests.models import VOCAB, load_stock, make_model, open_backbone, random_tokens
+from ghost.stack import Stack
+from tests.models import VOCAB, load_stock, make_model, open_stack, random_tokens
 
 WINDOW = 16
 REST = {"exact": 1, "one target more": 2, "half a window more": 9, "all but one": WINDOW}
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_backbone(folder)
+def stack(folder: Path) -> Stack:
+    return open_stack(folder)
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +57,27 @@ def assert_direct(found: Perplexity, model: Any, tokens: Tensor, window: int = W
 
 
 @pytest.mark.parametrize("rest", REST.values(), ids=REST)
-def test_windows_and_a_last_shorter_one_equal_the_direct_computation(backbone: Backbone, stock: Any, rest: int):
+def test_windows_and_a_last_shorter_one_equal_the_direct_computation(stack: Stack, stock: Any, rest: int):
     tokens = text_of(4 * WINDOW + rest)
-    found = perplexity(backbone, tokens, WINDOW)
+    found = perplexity(stack, tokens, WINDOW)
     assert found.tokens == 4 * WINDOW + rest - 1
     assert_direct(found, stock, tokens)
 
 
 @pytest.mark.parametrize(("window", "length"), [(70, 71), (40, 71), (35, 71), (2, 7)])
-def test_any_window_up_to_the_whole_text(backbone: Backbone, stock: Any, window: int, length: int):
-    assert_direct(perplexity(backbone, text_of(length), window), stock, text_of(length), window)
+def test_any_window_up_to_the_whole_text(stack: Stack, stock: Any, window: int, length: int):
+    assert_direct(perplexity(stack, text_of(length), window), stock, text_of(length), window)
 
 
 @pytest.mark.parametrize("batch", [1, 2 * WINDOW, 3 * WINDOW])
 @pytest.mark.parametrize("sweep", [1, 3 * WINDOW, 8 * WINDOW])
 def test_batches_and_sweeps_change_nothing(
-    backbone: Backbone, stock: Any, sweep: int, batch: int, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, stock: Any, sweep: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("ghost.evaluation.perplexity.TOKENS_PER_SWEEP", sweep)
-    monkeypatch.setattr("ghost.backbone.TOKENS_PER_BATCH", batch)
+    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", batch)
     tokens, finished = text_of(7 * WINDOW + 5), []
-    found = perplexity(backbone, tokens, WINDOW, finished.append)
+    found = perplexity(stack, tokens, WINDOW, finished.append)
     assert_direct(found, stock, tokens)
     assert sum(finished) == found.tokens and len(finished) == 1 + math.ceil(7 / max(1, sweep // WINDOW))
 
@@ -86,26 +86,26 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_pat
     folder = make_model(tmp_path, layers=1, tie_word_embeddings=False)
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"lm_head.weight": torch.zeros(VOCAB, 32)}, folder / "model.safetensors", {"format": "pt"})
-    found = perplexity(open_backbone(folder), text_of(50), WINDOW)
+    found = perplexity(open_stack(folder), text_of(50), WINDOW)
     assert math.isclose(found.perplexity, VOCAB, rel_tol=1e-6)
     assert math.isclose(found.nll, math.log(VOCAB), rel_tol=1e-6)
 
 
-def test_bf16_gives_nearly_the_same_perplexity(folder: Path, backbone: Backbone):
-    exact = perplexity(backbone, text_of(80), WINDOW)
-    assert 0 < abs(perplexity(open_backbone(folder, torch.bfloat16), text_of(80), WINDOW).nll - exact.nll) < 0.02
+def test_bf16_gives_nearly_the_same_perplexity(folder: Path, stack: Stack):
+    exact = perplexity(stack, text_of(80), WINDOW)
+    assert 0 < abs(perplexity(open_stack(folder, torch.bfloat16), text_of(80), WINDOW).nll - exact.nll) < 0.02
 
 
 @pytest.mark.parametrize("length", [0, 1, WINDOW])
-def test_a_text_shorter_than_one_window_and_its_last_target_is_refused(backbone: Backbone, length: int):
+def test_a_text_shorter_than_one_window_and_its_last_target_is_refused(stack: Stack, length: int):
     message = f"the evaluation text has {length} tokens, shorter than one window of {WINDOW} and its last target; "
     remedy = f"give a longer text, or --window {max(2, length - 1)} or less"
     with pytest.raises(CorpusError, match=f"^{re.escape(message + remedy)}$"):
-        perplexity(backbone, text_of(length), WINDOW)
+        perplexity(stack, text_of(length), WINDOW)
 
 
-def test_results_are_plain_values(backbone: Backbone):
-    found = perplexity(backbone, text_of(40), WINDOW)
+def test_results_are_plain_values(stack: Stack):
+    found = perplexity(stack, text_of(40), WINDOW)
     assert found.as_dict() == {
         "perplexity": found.perplexity,
         "nll": found.nll,

@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import ghost
-from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import CheckpointError, SettingsError, VerificationError
 from ghost.evaluation.verify import verify
@@ -17,11 +16,12 @@ from ghost.export import export
 from ghost.mixer import PROJECTIONS
 from ghost.modeling import SOURCE, GhostMamba2ForCausalLM
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.export import provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
-from tests.models import backbone_logits, load_stock, make_model, open_backbone, random_tokens, stock_logits
+from tests.models import load_stock, make_model, open_stack, random_tokens, stack_logits, stock_logits
 
 LAYERS, D_STATE, KEPT = 3, 16, 8
 TOKENS = random_tokens(8, 24)
@@ -29,19 +29,19 @@ SETTINGS = RunSettings.make(method="balanced", round_to=4)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one group", "two groups"])
-def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     folder = tmp_path_factory.mktemp("model")
-    return open_backbone(make_model(folder, layers=LAYERS, d_state=D_STATE, n_groups=request.param))
+    return open_stack(make_model(folder, layers=LAYERS, d_state=D_STATE, n_groups=request.param))
 
 
 @pytest.fixture(scope="module")
-def results(backbone: Backbone) -> list[LayerResult]:
-    return list(walk(backbone, TOKENS, SETTINGS))
+def results(stack: Stack) -> list[LayerResult]:
+    return list(walk(stack, TOKENS, SETTINGS))
 
 
 @pytest.fixture(scope="module")
-def folder(backbone: Backbone, results: list[LayerResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(backbone.checkpoint, results, tmp_path_factory.mktemp("out"))
+def folder(stack: Stack, results: list[LayerResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(stack.checkpoint, results, tmp_path_factory.mktemp("out"))
 
 
 def written(source: Checkpoint, results: list[LayerResult], folder: Path, d_state: int = KEPT) -> Path:
@@ -58,9 +58,9 @@ def changed(result: LayerResult) -> Any:
     return result.changed
 
 
-def test_all_directions_kept_compute_the_dense_model(backbone: Backbone, tmp_path: Path) -> None:
-    source = backbone.checkpoint
-    steps, mixers = Walk(backbone, TOKENS, SETTINGS), []
+def test_all_directions_kept_compute_the_dense_model(stack: Stack, tmp_path: Path) -> None:
+    source = stack.checkpoint
+    steps, mixers = Walk(stack, TOKENS, SETTINGS), []
     steps.kept = D_STATE
     for i in range(LAYERS):
         statistics = steps.statistics(i)
@@ -68,7 +68,7 @@ def test_all_directions_kept_compute_the_dense_model(backbone: Backbone, tmp_pat
         mixers.append(steps.reduce(i, statistics, selection))
         steps.restore(i, selection, lambda i=i: mixers[i])
     export(source, mixers.__getitem__, source.mixer_layout.projected_to(D_STATE), tmp_path, {})
-    found, expected = (backbone_logits(b, TOKENS) for b in (open_backbone(tmp_path), backbone))
+    found, expected = (stack_logits(b, TOKENS) for b in (open_stack(tmp_path), stack))
     assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -80,9 +80,9 @@ def test_directions_come_in_falling_order_and_the_first_are_kept(results: list[L
         assert changed(result)["B_proj"].shape == (len(hankel_gn), KEPT, D_STATE)
 
 
-def test_a_walk_continued_after_any_layer_gives_the_same_bits(backbone: Backbone, results: list[LayerResult]) -> None:
+def test_a_walk_continued_after_any_layer_gives_the_same_bits(stack: Stack, results: list[LayerResult]) -> None:
     for done in range(1, LAYERS):
-        steps = Walk(backbone, TOKENS, SETTINGS)
+        steps = Walk(stack, TOKENS, SETTINGS)
         for known in results[:done]:
             steps.restore(known.layer, known.selection, lambda known=known: changed(known))
         statistics = steps.statistics(done)
@@ -90,14 +90,14 @@ def test_a_walk_continued_after_any_layer_gives_the_same_bits(backbone: Backbone
         assert all(reduced[name].equal(changed(results[done])[name]) for name in PROJECTIONS)
 
 
-def test_later_layers_see_what_the_projected_ones_leave(backbone: Backbone, results: list[LayerResult]) -> None:
+def test_later_layers_see_what_the_projected_ones_leave(stack: Stack, results: list[LayerResult]) -> None:
     """The walk's own projection of tensors that it holds is the stored mixer's forward."""
-    one_shot = list(walk(backbone, TOKENS, SETTINGS.model_copy(update={"sequential": False})))
+    one_shot = list(walk(stack, TOKENS, SETTINGS.model_copy(update={"sequential": False})))
     assert not one_shot[1].selection.saliency_gn.allclose(results[1].selection.saliency_gn, rtol=1e-3)
-    hidden_blm = backbone.embed(TOKENS)
-    layer = backbone.layer(0, changed(results[0]))
-    through_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm))
-    steps = Walk(backbone, TOKENS, SETTINGS)
+    hidden_blm = stack.embed(TOKENS)
+    layer = stack.layer(0, changed(results[0]))
+    through_blm = stack.advance(layer, hidden_blm, stack.inputs(layer, hidden_blm))
+    steps = Walk(stack, TOKENS, SETTINGS)
     steps.restore(0, results[0].selection, lambda: changed(results[0]))
     steps.statistics(1)
     assert steps._path is not None and steps._path.hidden_blm.equal(through_blm)
@@ -108,14 +108,14 @@ def test_the_folder_loads_in_transformers_and_computes_what_ghost_does(folder: P
     assert isinstance(model, GhostMamba2ForCausalLM)
     assert (model.config.state_size, model.config.projected_from) == (KEPT, D_STATE)
     assert (folder / SOURCE.name).read_bytes() == SOURCE.read_bytes()
-    expected = backbone_logits(open_backbone(folder), TOKENS)
+    expected = stack_logits(open_stack(folder), TOKENS)
     assert_close(stock_logits(model, TOKENS), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_it_verifies_against_its_source_and_not_when_anything_was_changed(
-    backbone: Backbone, folder: Path, results: list[LayerResult], tmp_path: Path
+    stack: Stack, folder: Path, results: list[LayerResult], tmp_path: Path
 ) -> None:
-    source = backbone.checkpoint
+    source = stack.checkpoint
     found = verify(folder, source, TOKENS[0])
     assert found["difference"] <= 1e-5 and found["against"] == "the original with B and C projected"
     copy = written(source, results, tmp_path)
@@ -134,14 +134,14 @@ def test_a_projected_model_is_not_pruned_again(folder: Path) -> None:
     with pytest.raises(
         CheckpointError, match="is projected and can't be pruned again; give the model it was made from"
     ):
-        Walk(open_backbone(folder), TOKENS, SETTINGS)
+        Walk(open_stack(folder), TOKENS, SETTINGS)
 
 
 @pytest.mark.parametrize(("fields", "said"), [({"soft": True}, "soft: balanced cuts no channels out"),
                                               ({"policy": "pooled"}, "policy: balanced does not rank")])  # fmt: skip
-def test_what_does_not_go_with_directions_is_refused(backbone: Backbone, fields: dict[str, Any], said: str) -> None:
+def test_what_does_not_go_with_directions_is_refused(stack: Stack, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        Walk(backbone, TOKENS, SETTINGS.model_copy(update=fields))
+        Walk(stack, TOKENS, SETTINGS.model_copy(update=fields))
 
 
 def test_a_run_that_lost_a_layer_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -158,12 +158,8 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recovery", ["none", "lstsq"])
-def test_in_memory_it_is_the_module_that_the_saved_folder_loads_as(
-    backbone: Backbone, tmp_path: Path, recovery: Any
-) -> None:
-    result = ghost.prune(
-        backbone.checkpoint.folder, method="balanced", calibration=TOKENS, round_to=4, recovery=recovery
-    )
+def test_in_memory_it_is_the_module_that_the_saved_folder_loads_as(stack: Stack, tmp_path: Path, recovery: Any) -> None:
+    result = ghost.prune(stack.checkpoint.folder, method="balanced", calibration=TOKENS, round_to=4, recovery=recovery)
     assert isinstance(result.model, GhostMamba2ForCausalLM) and result.model.config.state_size == KEPT
     saved = load_stock(result.save(tmp_path / "saved"))
     assert stock_logits(result.model, TOKENS).equal(stock_logits(saved, TOKENS))
@@ -172,13 +168,13 @@ def test_in_memory_it_is_the_module_that_the_saved_folder_loads_as(
     assert torch.is_tensor(generated) and generated.shape == (2, 28)
 
 
-def test_energy_takes_the_fewest_directions_that_carry_it_in_every_layer(backbone: Backbone) -> None:
-    dense = walk(backbone, TOKENS, SETTINGS.model_copy(update={"sequential": False}))
+def test_energy_takes_the_fewest_directions_that_carry_it_in_every_layer(stack: Stack) -> None:
+    dense = walk(stack, TOKENS, SETTINGS.model_copy(update={"sequential": False}))
     carried = [result.selection.saliency_gn.square().sum(0) for result in dense]
     shares = [(layer_n.cumsum(0) / layer_n.sum()).tolist() for layer_n in carried]
     energy = shares[0][4] * (1 - 1e-9)
     fewest = max(next(i for i, share in enumerate(layer, 1) if share >= energy) for layer in shares)
-    steps = Walk(backbone, TOKENS, SETTINGS.model_copy(update={"energy": energy, "round_to": 1}))
+    steps = Walk(stack, TOKENS, SETTINGS.model_copy(update={"energy": energy, "round_to": 1}))
     assert steps.kept == fewest >= 5
     with pytest.raises(SettingsError, match="energy: ghost ranks channels, not directions; give --sparsity"):
-        Walk(backbone, TOKENS, RunSettings.make(energy=0.9, round_to=4))
+        Walk(stack, TOKENS, RunSettings.make(energy=0.9, round_to=4))

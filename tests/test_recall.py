@@ -14,7 +14,7 @@ from ghost.checkpoint.source import DEMO
 from ghost.errors import CorpusError, SettingsError
 from ghost.evaluation import recall as recall_module
 from ghost.evaluation.recall import Words, make_prompts, make_words, recall
-from tests.models import VOCAB, load_stock, make_model, open_backbone, stock_logits
+from tests.models import VOCAB, load_stock, make_model, open_stack, stock_logits
 
 WORDS = Words(
     words_w=torch.arange(100, 200), link=torch.tensor([7]), end=torch.tensor([8, 9]), text=torch.arange(50, 90)
@@ -58,7 +58,7 @@ def test_scores_equal_those_of_the_stock_models_last_logits(tmp_path: Path, monk
     folder = make_model(tmp_path, layers=2)
     made = make_prompts(WORDS, pairs=6, distance=5, samples=40, seed=3)
     monkeypatch.setattr("ghost.evaluation.forward.TOKENS_PER_SWEEP", 300)
-    found = recall(open_backbone(folder), made)
+    found = recall(open_stack(folder), made)
     log_bv = stock_logits(load_stock(folder), made.tokens_bl)[:, -1].double().log_softmax(-1)
     answers = made.answers_b
     expected = torch.stack([log_bv[i, answer] for i, answer in enumerate(answers.tolist())])
@@ -96,5 +96,5 @@ def test_the_demo_knows_the_value_of_few_pairs_better_than_by_chance():
     text = tokenize(DEMO, read_text("stdlib", "evaluation"))
     words = make_words(load_tokenizer(DEMO), text, 4096)
     assert len(words.words_w) > 500 and len(words.end) == len(words.link) == 1
-    found = recall(open_backbone(DEMO), make_prompts(words, pairs=4, distance=0, samples=64, seed=0))
+    found = recall(open_stack(DEMO), make_prompts(words, pairs=4, distance=0, samples=64, seed=0))
     assert found["choice"].mean() > 0.4

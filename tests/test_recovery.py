@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch.testing import assert_close
 
-from ghost.backbone import Backbone, Layer
 from ghost.checkpoint.source import mixer_prefix
 from ghost.errors import SettingsError, VerificationError
 from ghost.evaluation.verify import verify
@@ -24,12 +23,13 @@ from ghost.recovery.local import descend
 from ghost.recovery.ridge import OUT_PROJ, sums
 from ghost.selection import select
 from ghost.settings import RunSettings
+from ghost.stack import Layer, Stack
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.export import provenance
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
-from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits
+from tests.models import load_stock, make_model, mask_stock, open_stack, random_tokens, stock_logits
 
 LAYERS, ROWS, LENGTH = 3, 9, 24
 TOKENS = random_tokens(ROWS, LENGTH)
@@ -44,20 +44,20 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return open_backbone(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=16, n_groups=2))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return open_stack(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=16, n_groups=2))
 
 
-def pruned(backbone: Backbone, i: int) -> Layer:
-    source = backbone.checkpoint
-    return backbone.layer(i, slice_mixer(source.mixer_layout, source.mixer(i), FIRST)[1])
+def pruned(stack: Stack, i: int) -> Layer:
+    source = stack.checkpoint
+    return stack.layer(i, slice_mixer(source.mixer_layout, source.mixer(i), FIRST)[1])
 
 
 @pytest.fixture(scope="module")
-def pairs(backbone: Backbone) -> Pairs:
+def pairs(stack: Stack) -> Pairs:
     """The entry of layer 0, where both paths are the same."""
-    dense = DensePath(backbone, TOKENS)
-    return Pairs(backbone, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
+    dense = DensePath(stack, TOKENS)
+    return Pairs(stack, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
 
 
 def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs) -> None:
@@ -72,9 +72,9 @@ def test_one_window_is_refused() -> None:
         RunSettings.make(recovery="lstsq", samples=1)
 
 
-def test_the_dense_path_is_the_dense_model(backbone: Backbone) -> None:
-    dense, entering = DensePath(backbone, TOKENS), []
-    model = load_stock(backbone.checkpoint.folder)
+def test_the_dense_path_is_the_dense_model(stack: Stack) -> None:
+    dense, entering = DensePath(stack, TOKENS), []
+    model = load_stock(stack.checkpoint.folder)
     for block in model.backbone.layers:
         block.register_forward_pre_hook(lambda block, args: entering.append(args[0]))
     stock_logits(model, TOKENS)
@@ -83,8 +83,8 @@ def test_the_dense_path_is_the_dense_model(backbone: Backbone) -> None:
         dense.advance()
 
 
-def test_the_ridge_is_the_least_squares_solution_of_the_stacked_system(backbone: Backbone, pairs: Pairs) -> None:
-    layer = pruned(backbone, 0)
+def test_the_ridge_is_the_least_squares_solution_of_the_stacked_system(stack: Stack, pairs: Pairs) -> None:
+    layer = pruned(stack, 0)
     batches = list(pairs.features(layer))
     X_ti, Y_tm = (torch.cat(tensors).double() for tensors in zip(*batches, strict=True))
     W_mi = layer.mixer[OUT_PROJ].double()
@@ -98,17 +98,17 @@ def test_the_ridge_is_the_least_squares_solution_of_the_stacked_system(backbone:
         assert found.error(change_mi) == pytest.approx(float(direct), rel=1e-5)
 
 
-def test_features_and_targets_are_those_of_the_mixers(backbone: Backbone, pairs: Pairs) -> None:
+def test_features_and_targets_are_those_of_the_mixers(stack: Stack, pairs: Pairs) -> None:
     """What enters out_proj gives the mixer's output; with the dense mixer in place nothing is lacking."""
-    assert sums(backbone.layer(0), pairs).residual < 1e-6 * sums(pruned(backbone, 0), pairs).residual
+    assert sums(stack.layer(0), pairs).residual < 1e-6 * sums(pruned(stack, 0), pairs).residual
 
 
-def test_the_judge_measures_what_stock_transformers_measures(backbone: Backbone, pairs: Pairs) -> None:
-    layout, layer = backbone.checkpoint.mixer_layout, pruned(backbone, 0)
-    model = mask_stock(load_stock(backbone.checkpoint.folder), backbone.checkpoint, [FIRST] * LAYERS)
+def test_the_judge_measures_what_stock_transformers_measures(stack: Stack, pairs: Pairs) -> None:
+    layout, layer = stack.checkpoint.mixer_layout, pruned(stack, 0)
+    model = mask_stock(load_stock(stack.checkpoint.folder), stack.checkpoint, [FIRST] * LAYERS)
     held = pairs.split()[1]
-    dense, with_layer = nlls(held, 0, [backbone.layer(0), layer])
-    for nll, mixer in ((dense, backbone.layer(0).mixer), (with_layer, pad_mixer(layout, layer.mixer))):
+    dense, with_layer = nlls(held, 0, [stack.layer(0), layer])
+    for nll, mixer in ((dense, stack.layer(0).mixer), (with_layer, pad_mixer(layout, layer.mixer))):
         model.load_state_dict({mixer_prefix(0) + name: tensor for name, tensor in mixer.items()}, strict=False)
         logits = stock_logits(model, TOKENS[held.rows])[:, :-1]
         expected = F.cross_entropy(logits.flatten(0, 1), TOKENS[held.rows, 1:].long().flatten())
@@ -121,18 +121,18 @@ def squared_error(layer: Layer, pairs: Pairs) -> float:
     return float(F.mse_loss(mixer_forward(layer.layout, layer.mixer, normed_blm), target_blm))
 
 
-def test_local_steps_lower_the_error_on_windows_that_they_never_saw(backbone: Backbone, pairs: Pairs) -> None:
-    layer, (fitted, held) = pruned(backbone, 0), pairs.split()
+def test_local_steps_lower_the_error_on_windows_that_they_never_saw(stack: Stack, pairs: Pairs) -> None:
+    layer, (fitted, held) = pruned(stack, 0), pairs.split()
     moved = descend(layer, fitted, held, seed=0)
     assert squared_error(moved, held) < 0.9 * squared_error(layer, held)
     again = descend(layer, fitted, held, seed=0)
     assert all(again.mixer[name].equal(tensor) for name, tensor in moved.mixer.items())
 
 
-def test_local_steps_leave_zeroed_channels_at_zero(backbone: Backbone, pairs: Pairs) -> None:
-    source = backbone.checkpoint
+def test_local_steps_leave_zeroed_channels_at_zero(stack: Stack, pairs: Pairs) -> None:
+    source = stack.checkpoint
     zeroed = zero_mixer(source.mixer_layout, source.mixer(0), FIRST)
-    moved = descend(backbone.layer(0, zeroed), *pairs.split(), seed=0).mixer
+    moved = descend(stack.layer(0, zeroed), *pairs.split(), seed=0).mixer
     gone = zeroed["conv1d.bias"] == 0
     assert int(gone.sum()) == 2 * 2 * 12
     assert not moved["conv1d.bias"][gone].any() and not moved["conv1d.weight"][gone].any()
@@ -141,36 +141,36 @@ def test_local_steps_leave_zeroed_channels_at_zero(backbone: Backbone, pairs: Pa
 
 @pytest.mark.parametrize("local", [False, True])
 def test_the_best_candidate_on_held_back_windows_is_taken_and_no_change_is_one(
-    backbone: Backbone, pairs: Pairs, local: bool
+    stack: Stack, pairs: Pairs, local: bool
 ) -> None:
-    mixer = {name: tensor.bfloat16() for name, tensor in pruned(backbone, 0).mixer.items()}
+    mixer = {name: tensor.bfloat16() for name, tensor in pruned(stack, 0).mixer.items()}
     found = recover(pairs, 0, mixer, local=local, seed=0)
     assert found.nll[found.chosen] == min(found.nll.values()) <= found.nll["none"]
     assert ("local" in found.nll) == local
     assert all(tensor.dtype == torch.bfloat16 for tensor in found.mixer.values())
-    stored = backbone.layer(0, found.mixer)
+    stored = stack.layer(0, found.mixer)
     assert nlls(pairs.split()[1], 0, [stored]) == [found.nll[found.chosen]]
 
 
-def test_a_layer_that_loses_nothing_is_left_as_it_is(backbone: Backbone, pairs: Pairs) -> None:
-    dense = backbone.checkpoint.mixer(0)
+def test_a_layer_that_loses_nothing_is_left_as_it_is(stack: Stack, pairs: Pairs) -> None:
+    dense = stack.checkpoint.mixer(0)
     found = recover(pairs, 0, dense, local=False, seed=0)
     assert_close(found.mixer[OUT_PROJ], dense[OUT_PROJ], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("fields", [{"recovery": "lstsq"}, {"recovery": "local"},
                                     {"recovery": "lstsq", "sequential": False}], ids=str)  # fmt: skip
-def test_a_walk_continued_after_any_layer_gives_the_same_bits(backbone: Backbone, fields: dict[str, Any]) -> None:
+def test_a_walk_continued_after_any_layer_gives_the_same_bits(stack: Stack, fields: dict[str, Any]) -> None:
     settings = RunSettings.make(round_to=4, **fields)
-    uninterrupted = list(walk(backbone, TOKENS, settings))
+    uninterrupted = list(walk(stack, TOKENS, settings))
     for done in range(1, LAYERS):
-        steps = Walk(backbone, TOKENS, settings)
+        steps = Walk(stack, TOKENS, settings)
         for known in uninterrupted[:done]:
             steps.restore(known.layer, known.selection, lambda known=known: mixer_of(known))
         expected = uninterrupted[done]
         statistics = steps.statistics(done)
         assert energy(statistics).equal(energy(expected.statistics))
-        source = backbone.checkpoint
+        source = stack.checkpoint
         cut = slice_mixer(source.mixer_layout, source.mixer(done), steps.select(done, statistics))[1]
         recovered = steps.recover(done, cut)
         assert all(recovered.mixer[name].equal(tensor) for name, tensor in mixer_of(expected).items())
@@ -185,12 +185,12 @@ def energy(statistics: Any) -> torch.Tensor:
     return statistics.energy_gn
 
 
-def test_later_layers_are_scored_on_what_the_recovered_ones_leave(backbone: Backbone) -> None:
+def test_later_layers_are_scored_on_what_the_recovered_ones_leave(stack: Stack) -> None:
     plain, recovered, one_shot = (
-        [energy(result.statistics) for result in walk(backbone, TOKENS, RunSettings.make(round_to=4, **fields))]
+        [energy(result.statistics) for result in walk(stack, TOKENS, RunSettings.make(round_to=4, **fields))]
         for fields in ({}, {"recovery": "local"}, {"recovery": "local", "sequential": False})
     )
-    dense = [energy(r.statistics) for r in walk(backbone, TOKENS, RunSettings.make(round_to=4, sequential=False))]
+    dense = [energy(r.statistics) for r in walk(stack, TOKENS, RunSettings.make(round_to=4, sequential=False))]
     assert plain[0].equal(recovered[0]) and not torch.allclose(plain[1], recovered[1], rtol=1e-3)
     for shot, expected in zip(one_shot, dense, strict=True):
         assert_close(shot, expected, rtol=1e-5, atol=0)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench.recovery import Cell, Figures, measure, report, rises, table
-from ghost.backbone import Backbone
 from ghost.calibration.tokens import tokenize
 from ghost.evaluation.perplexity import perplexity
-from tests.models import make_model, open_backbone, text
+from ghost.stack import Stack
+from tests.models import make_model, open_stack, text
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def dense(cell: Cell) -> Figures:
 
 
 def test_dense_figures_are_the_models_perplexities(cell: Cell, dense: Figures) -> None:
-    backbone: Backbone = open_backbone(Path(cell.model))
+    stack: Stack = open_stack(Path(cell.model))
     for path, nlls in dense["nll"].items():
         tokens = tokenize(cell.model, Path(path).read_text())[:257]
-        assert nlls == {str(window): perplexity(backbone, tokens, window).nll for window in (32, 128)}
+        assert nlls == {str(window): perplexity(stack, tokens, window).nll for window in (32, 128)}
 
 
 @pytest.mark.parametrize("method", ["ghost", "balanced"])

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ghost.backbone import Backbone
 from ghost.errors import CheckpointError, SettingsError
 from ghost.mixer import MixerInputs, mixer_inputs
 from ghost.saliency import METHODS, LayerStatistics, find_method, row_norms
 from ghost.settings import RunSettings
 from ghost.ssd import energies, recurrence
+from ghost.stack import Stack
 from ghost.walk import Walk
 from tests.families import D_STATE, HEADDIM, HEADS, hidden_states, tiny_mixer
-from tests.models import make_model, open_backbone, random_tokens
+from tests.models import make_model, open_stack, random_tokens
 
 GROUPS = 2
 TINY = tiny_mixer("mamba2", GROUPS)
@@ -128,7 +128,7 @@ def test_energies_that_overflowed_are_refused_by_layer(statistic: str, value: fl
         row_norms(TINY.layout, TINY.weights).with_energies(sums, where="layer 5")
 
 
-class Blind(Backbone):
+class Blind(Stack):
     """Reads no tokens."""
 
     def embed(self, tokens_bl: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Blind(Backbone):
 
 
 def test_only_the_methods_that_calibrate_read_tokens(tmp_path: Path):
-    source = open_backbone(make_model(tmp_path / "model")).checkpoint
+    source = open_stack(make_model(tmp_path / "model")).checkpoint
     blind = Blind(source, torch.device("cpu"), torch.float32)
     for name, method in METHODS.items():
         walk = Walk(blind, random_tokens(1, 8), RunSettings.make(method=name, round_to=8))

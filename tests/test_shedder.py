@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from ghost.backbone import Backbone
 from ghost.checkpoint.source import mixer_prefix
 from ghost.errors import CheckpointError
 from ghost.saliency.shedder import STAYS, candidate_losses, modules_to_remove, removals
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.walk import Walk, walk
-from tests.models import load_stock, make_model, open_backbone, random_tokens
+from tests.models import load_stock, make_model, open_stack, random_tokens
 
 LAYERS = 4
 TOKENS = random_tokens(6, 20)
@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_backbone(folder)
+def stack(folder: Path) -> Stack:
+    return open_stack(folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,19 @@ def stock_loss(folder: Path, removed: frozenset[int]) -> float:
 
 @pytest.mark.parametrize("removed", [[], [2], [3, 0], [0, 1, 2]])
 def test_candidates_lose_what_stock_transformers_loses_without_those_modules(
-    backbone: Backbone, losses: dict[frozenset[int], float], removed: list[int]
+    stack: Stack, losses: dict[frozenset[int], float], removed: list[int]
 ) -> None:
-    found_k = sum(candidate_losses(backbone, removed, tokens_bl) for tokens_bl in BATCHES)
+    found_k = sum(candidate_losses(stack, removed, tokens_bl) for tokens_bl in BATCHES)
     expected = [losses[frozenset([*removed, i])] for i in range(LAYERS) if i not in removed]
     assert_close(found_k, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
-def test_the_order_of_removal_is_greedy_by_brute_force(backbone: Backbone, losses: dict[frozenset[int], float]) -> None:
+def test_the_order_of_removal_is_greedy_by_brute_force(stack: Stack, losses: dict[frozenset[int], float]) -> None:
     removed: list[int] = []
     for _ in range(3):
         candidates = [i for i in range(LAYERS) if i not in removed]
         removed.append(min(candidates, key=lambda i: losses[frozenset([*removed, i])]))
-    ranks = [place.rank for place in removals(backbone, BATCHES, 3)]
+    ranks = [place.rank for place in removals(stack, BATCHES, 3)]
     assert sorted(range(LAYERS), key=ranks.__getitem__)[:3] == removed
     assert sorted(ranks) == [0, 0.25, 0.5, STAYS]
 
@@ -79,10 +79,10 @@ def test_as_many_modules_go_as_come_closest_to_the_budget(layers: int, kept: int
 
 
 def test_the_walk_takes_all_channels_of_a_layer_or_none_and_computes_what_is_left(
-    folder: Path, backbone: Backbone, losses: dict[frozenset[int], float]
+    folder: Path, stack: Stack, losses: dict[frozenset[int], float]
 ) -> None:
     settings = RunSettings.make(method="shedder", sparsity=0.5, round_to=4)
-    results = list(walk(backbone, TOKENS, settings))
+    results = list(walk(stack, TOKENS, settings))
     removed = frozenset(result.layer for result in results if not result.selection.kept_gn.any())
     assert len(removed) == 2
     assert all(result.selection.kept_gn.all() for result in results if result.layer not in removed)
@@ -92,8 +92,8 @@ def test_the_walk_takes_all_channels_of_a_layer_or_none_and_computes_what_is_lef
 @torch.inference_mode()
 def loss_of(folder: Path, settings: Any) -> float:
     """Of the stock model with the tensors of `reduce` in it."""
-    backbone, model = open_backbone(folder), load_stock(folder)
-    steps = Walk(backbone, TOKENS, settings)
+    stack, model = open_stack(folder), load_stock(folder)
+    steps = Walk(stack, TOKENS, settings)
     for i in range(LAYERS):
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)
@@ -104,22 +104,22 @@ def loss_of(folder: Path, settings: Any) -> float:
     return float(F.cross_entropy(logits.mT, TOKENS[:, 1:].long(), reduction="sum"))
 
 
-def test_recovery_goes_on_from_the_removed_modules(backbone: Backbone) -> None:
+def test_recovery_goes_on_from_the_removed_modules(stack: Stack) -> None:
     settings = RunSettings.make(method="shedder", round_to=4, recovery="lstsq")
-    plain = list(walk(backbone, TOKENS, settings.model_copy(update={"recovery": "none"})))
-    for result, without in zip(walk(backbone, TOKENS, settings), plain, strict=True):
+    plain = list(walk(stack, TOKENS, settings.model_copy(update={"recovery": "none"})))
+    for result, without in zip(walk(stack, TOKENS, settings), plain, strict=True):
         assert result.recovered is not None and result.changed is not None
         assert result.selection.kept_gn.equal(without.selection.kept_gn)
-        dense = backbone.checkpoint.mixer(result.layer)["in_proj.weight"]
+        dense = stack.checkpoint.mixer(result.layer)["in_proj.weight"]
         changed = result.changed["in_proj.weight"]
         assert changed.shape == dense.shape and changed.equal(dense) == bool(without.selection.kept_gn.all())
 
 
 def test_losses_that_overflow_are_refused(tmp_path: Path) -> None:
-    broken = open_backbone(make_model(tmp_path / "model", layers=2, dtype=torch.float16))
+    broken = open_stack(make_model(tmp_path / "model", layers=2, dtype=torch.float16))
     embed = broken.embed
 
-    class Overflowing(Backbone):
+    class Overflowing(Stack):
         def embed(self, tokens_bl: torch.Tensor) -> torch.Tensor:
             return embed(tokens_bl) * torch.inf
 

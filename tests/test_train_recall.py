@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from bench.train_recall import VOCAB, Setting, block, questions, save, small_tokenizer, train
-from ghost.backbone import Backbone
 from ghost.checkpoint.source import open_checkpoint
 from ghost.demo.data import encode
 from ghost.evaluation.forward import tail_logits
 from ghost.evaluation.recall import Words, make_prompts, make_words
+from ghost.stack import Stack
 
 TINY = Setting(
     d_model=32, layers=1, headdim=16, d_state=16, rows=8, length=32, pairs=1, distance=2, steps=120, peak_lr=2e-2
@@ -64,8 +64,8 @@ def test_training_learns_resumes_and_leaves_a_model(
 
     save(training, tokenizer, tmp_path)
     prompts = make_prompts(words, 1, 2, 4, seed=1)
-    backbone = Backbone(open_checkpoint(tmp_path), torch.device("cpu"), torch.float32)
-    ((_, ours_b1v),) = tail_logits(backbone, prompts.tokens_bl, 1)
+    stack = Stack(open_checkpoint(tmp_path), torch.device("cpu"), torch.float32)
+    ((_, ours_b1v),) = tail_logits(stack, prompts.tokens_bl, 1)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     with torch.inference_mode():
         theirs_bv = stock(prompts.tokens_bl).logits[:, -1]

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import ghost
-from ghost.backbone import Backbone
 from ghost.errors import CheckpointError, SettingsError
 from ghost.evaluation.verify import verify
 from ghost.mixer import MixerLayout
 from ghost.saliency import check_pruning
 from ghost.saliency.unstructured import BLOCK, DAMPING, sparsegpt, wanda
 from ghost.settings import RunSettings
+from ghost.stack import Stack
 from ghost.surgery import thin_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
-from tests.models import make_model, open_backbone, random_tokens
+from tests.models import make_model, open_stack, random_tokens
 
 HERE = "layer 3"
 METHODS = {"wanda": wanda, "sparsegpt": sparsegpt}
@@ -145,8 +145,8 @@ def test_only_the_rows_of_b_and_c_get_thinner_by_the_share_of_the_state_that_wou
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return open_backbone(make_model(tmp_path_factory.mktemp("model"), d_state=8, n_groups=2))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return open_stack(make_model(tmp_path_factory.mktemp("model"), d_state=8, n_groups=2))
 
 
 def settings_of(method: str, **changes: object) -> RunSettings:
@@ -154,40 +154,40 @@ def settings_of(method: str, **changes: object) -> RunSettings:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_walk_thins_each_layer_on_what_the_thinned_layers_before_it_leave(backbone: Backbone, name: str) -> None:
-    tokens_bl, source = random_tokens(6, 24), backbone.checkpoint
-    hidden_blm = backbone.embed(tokens_bl)
-    for result in walk(backbone, tokens_bl, settings_of(name)):
-        layer = backbone.layer(result.layer)
-        normed_blm = torch.nn.functional.rms_norm(hidden_blm, (32,), layer.norm_m, backbone.norm_eps)
+def test_the_walk_thins_each_layer_on_what_the_thinned_layers_before_it_leave(stack: Stack, name: str) -> None:
+    tokens_bl, source = random_tokens(6, 24), stack.checkpoint
+    hidden_blm = stack.embed(tokens_bl)
+    for result in walk(stack, tokens_bl, settings_of(name)):
+        layer = stack.layer(result.layer)
+        normed_blm = torch.nn.functional.rms_norm(hidden_blm, (32,), layer.norm_m, stack.norm_eps)
         expected = thin_mixer(source.mixer_layout, source.mixer(result.layer), METHODS[name], [normed_blm], 4, HERE)
         assert result.changed is not None and result.changed.keys() == expected.keys()
         assert_close(result.changed["in_proj.weight"], expected["in_proj.weight"], rtol=1e-3, atol=1e-5)
-        thinned = backbone.layer(result.layer, result.changed)
-        hidden_blm = backbone.advance(thinned, hidden_blm, backbone.inputs(thinned, hidden_blm))
+        thinned = stack.layer(result.layer, result.changed)
+        hidden_blm = stack.advance(thinned, hidden_blm, stack.inputs(thinned, hidden_blm))
         assert result.selection.kept_gn.all() and result.statistics.tokens == tokens_bl.numel()
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_shot_walks_thin_on_the_dense_model_s_activations(backbone: Backbone, name: str) -> None:
+def test_one_shot_walks_thin_on_the_dense_model_s_activations(stack: Stack, name: str) -> None:
     tokens_bl = random_tokens(6, 24)
-    dense_blm = backbone.embed(tokens_bl)
+    dense_blm = stack.embed(tokens_bl)
     for i in range(2):
-        layer = backbone.layer(i)
-        dense_blm = backbone.advance(layer, dense_blm, backbone.inputs(layer, dense_blm))
-    normed_blm = torch.nn.functional.rms_norm(dense_blm, (32,), backbone.layer(2).norm_m, backbone.norm_eps)
-    last = list(walk(backbone, tokens_bl, settings_of(name, sequential=False)))[2]
-    source = backbone.checkpoint
+        layer = stack.layer(i)
+        dense_blm = stack.advance(layer, dense_blm, stack.inputs(layer, dense_blm))
+    normed_blm = torch.nn.functional.rms_norm(dense_blm, (32,), stack.layer(2).norm_m, stack.norm_eps)
+    last = list(walk(stack, tokens_bl, settings_of(name, sequential=False)))[2]
+    source = stack.checkpoint
     expected = thin_mixer(source.mixer_layout, source.mixer(2), METHODS[name], [normed_blm], 4, HERE)
     assert last.changed is not None
     assert_close(last.changed["in_proj.weight"], expected["in_proj.weight"], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_resumed_walk_thins_to_the_same_bits(backbone: Backbone, name: str) -> None:
+def test_a_resumed_walk_thins_to_the_same_bits(stack: Stack, name: str) -> None:
     tokens_bl = random_tokens(6, 24)
-    first, second, _ = walk(backbone, tokens_bl, settings_of(name))
-    resumed, before = Walk(backbone, tokens_bl, settings_of(name)), first.changed
+    first, second, _ = walk(stack, tokens_bl, settings_of(name))
+    resumed, before = Walk(stack, tokens_bl, settings_of(name)), first.changed
     assert before is not None and second.changed is not None
     resumed.restore(0, first.selection, lambda: before)
     again = resumed.reduce(1, resumed.statistics(1), second.selection)

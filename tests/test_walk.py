@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ghost.backbone import Backbone, Layer
 from ghost.checkpoint.source import EMBEDDINGS, Checkpoint
 from ghost.checkpoint.tensors import TensorFiles
 from ghost.mixer import MixerInputs, mixer_inputs
@@ -20,8 +19,9 @@ from ghost.saliency import LayerStatistics, row_norms
 from ghost.selection import Selection
 from ghost.settings import RunSettings
 from ghost.ssd import Energies, recurrence
+from ghost.stack import Layer, Stack
 from ghost.walk import LayerResult, Walk, walk
-from tests.models import load_stock, make_model, mask_stock, open_backbone, random_tokens, stock_logits
+from tests.models import load_stock, make_model, mask_stock, open_stack, random_tokens, stock_logits
 
 LAYERS, ROWS, LENGTH, KEPT = 3, 6, 24, 8
 TOKENS = random_tokens(ROWS, LENGTH)
@@ -32,18 +32,18 @@ class Case:
     """A model and the settings to walk it with."""
 
     folder: Path
-    backbone: Backbone
+    stack: Stack
     settings: RunSettings
 
     def walk(self, **fields: Any) -> list[LayerResult]:
-        return list(walk(self.backbone, TOKENS, self.settings.model_copy(update=fields)))
+        return list(walk(self.stack, TOKENS, self.settings.model_copy(update=fields)))
 
 
 @pytest.fixture(scope="module", params=[(1, "balanced"), (2, "balanced"), (2, "pooled")], ids=str)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     n_groups, policy = request.param
     folder = make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=2 * KEPT, n_groups=n_groups)
-    return Case(folder, open_backbone(folder), RunSettings.make(round_to=4, policy=policy))
+    return Case(folder, open_stack(folder), RunSettings.make(round_to=4, policy=policy))
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def results(case: Case) -> list[LayerResult]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 4 and 2 rows."""
-    monkeypatch.setattr("ghost.backbone.TOKENS_PER_BATCH", 4 * LENGTH)
+    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", 4 * LENGTH)
 
 
 def reference(case: Case, selections: list[Selection]) -> Iterator[Energies]:
     """Energies of each layer where the layers before it lost what `selections` drop; step by step, in float64."""
-    source = case.backbone.checkpoint
+    source = case.stack.checkpoint
     model, entering = mask_stock(load_stock(case.folder), source, selections), []
     for block in model.backbone.layers:
         block.mixer.register_forward_pre_hook(lambda mixer, args: entering.append(args[0]))
@@ -119,7 +119,7 @@ def test_every_layer_keeps_its_best_channels_within_the_budget(case: Case, resul
 
 
 def test_norms_beside_the_energies_are_those_of_the_weights(case: Case, results: list[LayerResult]):
-    source = case.backbone.checkpoint
+    source = case.stack.checkpoint
     for result in results:
         norms = row_norms(source.mixer_layout, source.mixer(result.layer))
         assert result.statistics.norm_b_gn.equal(norms.norm_b_gn) and result.statistics.norm_c_gn.equal(norms.norm_c_gn)
@@ -129,7 +129,7 @@ def test_norms_beside_the_energies_are_those_of_the_weights(case: Case, results:
 def test_a_walk_continued_after_any_layer_gives_the_same_bits(case: Case, sequential: bool, small_batches: None):
     uninterrupted = case.walk(sequential=sequential)
     for done in range(1, LAYERS):
-        steps = Walk(case.backbone, TOKENS, case.settings.model_copy(update={"sequential": sequential}))
+        steps = Walk(case.stack, TOKENS, case.settings.model_copy(update={"sequential": sequential}))
         for known in uninterrupted[:done]:
             steps.restore(known.layer, Selection(known.selection.saliency_gn.clone(), known.selection.kept_gn.clone()))
         for expected in uninterrupted[done:]:
@@ -146,7 +146,7 @@ def test_batches_do_not_change_what_is_kept(case: Case, results: list[LayerResul
 
 
 def test_bf16_computes_about_the_same_statistics(case: Case):
-    in_bf16 = replace(case.backbone, dtype=torch.bfloat16)
+    in_bf16 = replace(case.stack, dtype=torch.bfloat16)
     settings = case.settings.model_copy(update={"sequential": False})
     for result, exact in zip(walk(in_bf16, TOKENS, settings), case.walk(sequential=False), strict=True):
         for found_gn, exact_gn in zip(energies_of(result.statistics), energies_of(exact.statistics), strict=True):
@@ -171,7 +171,7 @@ class Watched(TensorFiles):
 
 
 @dataclass(frozen=True)
-class Counting(Backbone):
+class Counting(Stack):
     """Notes how many rows go through in_proj and conv1d, each time that they run."""
 
     rows: list[int] = field(default_factory=list)
@@ -189,17 +189,17 @@ def watched(source: Checkpoint) -> tuple[Counting, Watched]:
 
 @pytest.mark.parametrize("sequential", [True, False])
 def test_a_walk_reads_and_computes_each_layer_once_and_holds_one(case: Case, sequential: bool, small_batches: None):
-    backbone, files = watched(case.backbone.checkpoint)
-    for result in walk(backbone, TOKENS, case.settings.model_copy(update={"sequential": sequential})):
-        assert backbone.rows == [4, 2] * (result.layer + 1)
+    stack, files = watched(case.stack.checkpoint)
+    for result in walk(stack, TOKENS, case.settings.model_copy(update={"sequential": sequential})):
+        assert stack.rows == [4, 2] * (result.layer + 1)
     layers = {name for name in files.home if name.startswith("backbone.layers.")}
     assert Counter(files.reads) == Counter(layers | {EMBEDDINGS})
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_a_method_that_looks_at_weights_reads_the_mixers_alone(case: Case, method: str):
-    backbone, files = watched(case.backbone.checkpoint)
-    for result in walk(backbone, TOKENS, case.settings.model_copy(update={"method": method})):
+    stack, files = watched(case.stack.checkpoint)
+    for result in walk(stack, TOKENS, case.settings.model_copy(update={"method": method})):
         assert not energies_of(result.statistics)
     assert Counter(files.reads) == Counter(name for name in files.home if ".mixer." in name)
-    assert not backbone.rows
+    assert not stack.rows

@@ -24,7 +24,7 @@ class Family:
 
     model_type: str
     mixer_paths: tuple[str, ...]
-    """Where the mixer of layer {i} may lie, in a model or in its files. Other layers may have a module of that name."""
+    """Where a decoder layer may have its mixer. Layers of another kind may have a module of that name."""
     names: Mapping[str, str]
     """MixerLayout's fields that are fields of the config too, by the config's names."""
     derived: Callable[[Config], dict[str, Any]]
@@ -35,6 +35,8 @@ class Family:
     """Bias tensors by the field that says whether they are there; None where they always are."""
     activation_field: str | None
     """Activation after the convolution; None where the family fixes it to SiLU."""
+    layers_give_tuples: bool = False
+    """A decoder layer returns the stream in a tuple."""
 
     @property
     def state_size_field(self) -> str:
@@ -81,29 +83,28 @@ _EXPANDED = ("mamba_expand", "hidden_size")
 _USED = _biases("use_bias", "use_conv_bias", "use_bias")
 _MAMBA = _biases("mamba_proj_bias", "mamba_conv_bias", "mamba_proj_bias")
 _ROWS = (
-    Family(model_type="mamba2", mixer_paths=("backbone.layers.{i}.mixer",), names=_MAMBA2, derived=_clamped,
+    Family(model_type="mamba2", mixer_paths=("mixer",), names=_MAMBA2, derived=_clamped,
            inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
-    Family(model_type="zamba2", mixer_paths=("model.layers.{i}.mamba", "model.layers.{i}.mamba_decoder.mamba"),
+    Family(model_type="zamba2", mixer_paths=("mamba", "mamba_decoder.mamba"),
            names=_ZAMBA2, derived=_zamba2, inner_width=lambda config: _EXPANDED,
            biases=_biases("add_bias_linear", None, "add_bias_linear"), activation_field=None),
-    Family(model_type="bamba", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
-           inner_width=lambda config: _EXPANDED, biases=_MAMBA, activation_field="hidden_act"),
-    Family(model_type="falcon_h1", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_falcon_h1,
+    Family(model_type="bamba", mixer_paths=("mamba",), names=_BAMBA, derived=_clamped,
+           inner_width=lambda config: _EXPANDED, biases=_MAMBA, activation_field="hidden_act",
+           layers_give_tuples=True),
+    Family(model_type="falcon_h1", mixer_paths=("mamba",), names=_BAMBA, derived=_falcon_h1,
            inner_width=lambda config: _EXPANDED if config.mamba_d_ssm is None else ("mamba_d_ssm",),
-           biases=_biases("mamba_proj_bias", "mamba_conv_bias", "projectors_bias"), activation_field="hidden_act"),
-    Family(model_type="granitemoehybrid", mixer_paths=("model.layers.{i}.mamba",), names=_BAMBA, derived=_clamped,
+           biases=_biases("mamba_proj_bias", "mamba_conv_bias", "projectors_bias"), activation_field="hidden_act",
+           layers_give_tuples=True),
+    Family(model_type="granitemoehybrid", mixer_paths=("mamba",), names=_BAMBA, derived=_clamped,
            inner_width=lambda config: _EXPANDED, biases=_MAMBA, activation_field="hidden_act"),
-    # transformers renames nemotron_h's backbone to model on loading, and back on saving
-    Family(model_type="nemotron_h", mixer_paths=("backbone.layers.{i}.mixer", "model.layers.{i}.mixer"),
-           names=_NEMOTRON_H, derived=_clamped_below, inner_width=lambda config: (), biases=_USED,
+    Family(model_type="nemotron_h", mixer_paths=("mixer",), names=_NEMOTRON_H, derived=_clamped_below,
+           inner_width=lambda config: (), biases=_USED,
            activation_field="mamba_hidden_act"),
-    Family(model_type=PROJECTED, mixer_paths=("backbone.layers.{i}.mixer",),
+    Family(model_type=PROJECTED, mixer_paths=("mixer",),
            names=_MAMBA2 | {"projected_from": "projected_from"}, derived=_clamped,
            inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
 )  # fmt: skip
 FAMILIES = {row.model_type: row for row in _ROWS}
-WHOLE_MODELS = ("mamba2", PROJECTED)
-"""Families whose whole models ghost can walk; of the others it knows the mixer only."""
 
 
 def refuse(model_type: str | None) -> NoReturn:
@@ -127,8 +128,6 @@ def check_whole_model(raw: dict[str, Any], where: str = "config.json") -> None:
         _check_native(raw, where)
     elif not isinstance(model_type, str) or model_type not in FAMILIES:
         refuse(model_type)
-    elif model_type not in WHOLE_MODELS:
-        raise CheckpointError(f"{where}: whole {model_type} models can't be pruned; give a {WHOLE_MODELS[0]} model")
 
 
 def _check_native(raw: dict[str, Any], where: str) -> None:

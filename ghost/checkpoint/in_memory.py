@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.families import mixer_layout
-from ghost.checkpoint.source import Checkpoint, check_complete
-from ghost.checkpoint.tensors import TensorFiles
-from ghost.checkpoint.writer import DTYPE_NAMES
+from ghost.checkpoint.source import Checkpoint, check_complete, model_names
+from ghost.checkpoint.tensors import DTYPE_NAMES, TensorFiles
 from ghost.errors import CheckpointError
 
 PLACE = Path("the model in memory")
@@ -40,7 +39,7 @@ class LiveTensors(TensorFiles):
 
 @dataclass(frozen=True)
 class LiveCheckpoint(Checkpoint):
-    """A `Mamba2ForCausalLM` in place of a folder. It sees the module's tensors as they are when they are asked for."""
+    """A module in place of a folder. It sees the module's tensors as they are when they are asked for."""
 
     @cached_property
     def digest(self) -> str:
@@ -58,16 +57,14 @@ class LiveCheckpoint(Checkpoint):
 
 
 def in_memory(model: Any) -> LiveCheckpoint:
-    """A `Mamba2ForCausalLM` on any device, opened for reading. CheckpointError with the remedy for anything else."""
-    from transformers import Mamba2ForCausalLM
-
-    from ghost.modeling import GhostMamba2ForCausalLM
-
-    if not isinstance(model, Mamba2ForCausalLM | GhostMamba2ForCausalLM):
+    """A model with Mamba2 mixers on any device, opened for reading. CheckpointError with the remedy for anything
+    else."""
+    if not hasattr(model, "state_dict") or not hasattr(model, "base_model") or not hasattr(model, "lm_head"):
         raise CheckpointError(f"model is a {type(model).__name__}; give a Mamba2ForCausalLM, a folder or a hub name")
     config, tensors = deepcopy(model.config), _live(model.state_dict())
     raw = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__], "dtype": _dtype_name(model)}
-    checkpoint = LiveCheckpoint(PLACE, raw, config, mixer_layout(config), tensors)
+    layout = mixer_layout(config)
+    checkpoint = LiveCheckpoint(PLACE, raw, config, layout, tensors, model_names(config, tensors, PLACE))
     check_complete(checkpoint)
     return checkpoint
 

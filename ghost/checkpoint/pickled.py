@@ -12,7 +12,10 @@ from torch import Tensor
 
 from ghost.errors import CheckpointError
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = FLOATS | {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+                   "BOOL": torch.bool}  # fmt: skip
+"""Those that are carried along; a model's own tensors are FLOATS."""
 AGAIN = "download or copy the checkpoint again"
 UNSAFE = "it holds more than tensors"
 NAMED = {

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,21 +18,22 @@ from ghost.checkpoint.fields import count, flag
 from ghost.checkpoint.files import check_pointers, read_config
 from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
+from ghost.checkpoint.names import Names, find_names
 from ghost.checkpoint.native import is_native, to_transformers
-from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
+from ghost.checkpoint.tensors import AGAIN, DTYPE_NAMES, TensorFiles, check_float, find_tensors
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
-EMBEDDINGS, FINAL_NORM, HEAD = "backbone.embeddings.weight", "backbone.norm_f.weight", "lm_head.weight"
-NATIVE_EMBEDDINGS = "backbone.embedding.weight"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One Mamba2 language model on disk. Tensors go by transformers' names and come in the dtype of the file.
+    """One language model with Mamba2 mixers on disk; tensors come in the dtype of the file.
 
-    `raw_config` is config.json as it stands (translated, for native folders), `config` transformers' object of it.
+    `raw_config` is config.json as it stands (translated, for native folders), `config` transformers' object of it,
+    `names` what the model and the files call its tensors.
     """
 
     folder: Path
@@ -41,10 +41,17 @@ class Checkpoint:
     config: Any
     mixer_layout: MixerLayout
     tensors: TensorFiles
+    names: Names
 
     @property
     def layers(self) -> int:
+        """Decoder layers, with a Mamba2 mixer or without."""
         return self.config.num_hidden_layers
+
+    @property
+    def mixers(self) -> tuple[int, ...]:
+        """The decoder layers that have a Mamba2 mixer."""
+        return tuple(self.names.mixers)
 
     @property
     def vocab_size(self) -> int:
@@ -57,12 +64,16 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Elements of all tensors that are the model's own, a tied head counted once."""
-        return sum(math.prod(self.tensors.shapes[name]) for name in self._own())
+        """Elements of all tensors that are the model's own, tied ones counted once."""
+        own = {name for files in self.names.homes.values() for name in files} - self.repeated
+        return sum(math.prod(self.tensors.shapes[name]) for name in own)
 
-    def _own(self) -> set[str]:
-        mixers = {name for name in self.tensors.home if ".mixer." in name}
-        return mixers | {self._stored(name) for name in self.others()}
+    @cached_property
+    def repeated(self) -> set[str]:
+        """Tensors of the files that the config ties to others of them, and that are the same to the last bit."""
+        homes = self.names.homes
+        pairs = [(homes[a][0], homes[b][0]) for a, b in self.names.tied.items() if a in homes and b in homes]
+        return {name for name, other in pairs if torch.equal(*self.tensors.load([name, other]).values())}
 
     def companions(self) -> list[Path]:
         """Tokenizer, generation settings, licence and whatever else travels with the weights as it is."""
@@ -70,59 +81,9 @@ class Checkpoint:
 
     def mixer(self, layer: int) -> dict[str, Tensor]:
         """The mixer's tensors by their own names (`in_proj.weight`, ...)."""
-        prefix = mixer_prefix(layer)
-        names = [name for name in self.tensors.home if name.startswith(prefix)]
-        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.load(names).items()}
-
-    def tensor(self, name: str) -> Tensor:
-        """Any tensor by transformers' name, in the dtype of the file; the head of a tied model is its embeddings."""
-        stored = self._stored(name)
-        return self.tensors.load([stored])[stored]
-
-    def has(self, name: str) -> bool:
-        return self._stored(name) in self.tensors.home
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors.shapes[self._stored(name)]
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self.tensors.dtypes[self._stored(name)]
-
-    def _stored(self, name: str) -> str:
-        """Its name in the file: native checkpoints say embedding, tied ones may leave the head out."""
-        if name == HEAD and name not in self.tensors.home:
-            name = EMBEDDINGS
-        return NATIVE_EMBEDDINGS if name == EMBEDDINGS and NATIVE_EMBEDDINGS in self.tensors.home else name
-
-    def others(self) -> Iterator[str]:
-        """Names of all tensors outside the mixers, as transformers spells them."""
-        yield EMBEDDINGS
-        for layer in range(self.layers):
-            yield norm_name(layer)
-        yield FINAL_NORM
-        if self._has_own_head:
-            yield HEAD
-
-    @cached_property
-    def _has_own_head(self) -> bool:
-        """transformers uses a stored head even where the config ties it; one that differs has to travel along."""
-        if not self.config.tie_word_embeddings:
-            return True
-        return HEAD in self.tensors.home and not torch.equal(self.tensor(HEAD), self.tensor(EMBEDDINGS))
-
-    def strangers(self) -> list[str]:
-        """Tensors that belong to no layer of the model: pruning would leave them out without a word."""
-        mixers = tuple(mixer_prefix(layer) for layer in range(self.layers))
-        known = {HEAD, *(self._stored(name) for name in self.others())}
-        return [name for name in self.tensors.home if name not in known and not name.startswith(mixers)]
-
-
-def mixer_prefix(layer: int) -> str:
-    return f"backbone.layers.{layer}.mixer."
-
-
-def norm_name(layer: int) -> str:
-    return f"backbone.layers.{layer}.norm.weight"
+        names = self.names.mixer(layer)
+        loaded = self.tensors.load(names.values())
+        return {own: loaded[file] for own, file in names.items()}
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
@@ -135,7 +96,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     config = _config_object(raw, folder)
     if is_native(raw):
         raw = json.loads(config.to_json_string())
-    checkpoint = Checkpoint(folder, raw, config, mixer_layout(config), find_tensors(folder))
+    layout, tensors = mixer_layout(config), find_tensors(folder)
+    _check_fields(config)
+    checkpoint = Checkpoint(folder, raw, config, layout, tensors, model_names(config, tensors, folder))
     check_pointers(checkpoint.companions())
     check_complete(checkpoint)
     return checkpoint
@@ -173,48 +136,70 @@ def _config_object(raw: dict[str, Any], folder: Path) -> Any:
         raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
 
 
+def model_names(config: Any, tensors: TensorFiles, where: Path) -> Names:
+    """What transformers makes of the config and of the names of the tensors. CheckpointError where it can't."""
+    try:
+        return find_names(config, tensors.home)
+    except Exception as error:
+        raise _invalid(where, config.model_type, error) from None
+
+
 def check_complete(checkpoint: Checkpoint) -> None:
-    """CheckpointError unless the tensors are those of the config, each of its shape, and no others."""
-    layout, where = checkpoint.mixer_layout, checkpoint.folder
-    _check_fields(checkpoint.config)
-    for layer in range(checkpoint.layers):
-        prefix = mixer_prefix(layer)
-        found = {n.removeprefix(prefix): _meta(s) for n, s in checkpoint.tensors.shapes.items() if n.startswith(prefix)}
+    """CheckpointError unless the tensors are those of the config, each of its shape; tensors that the model does not
+    have may lie beside it, but not among its layers."""
+    names, layout, where = checkpoint.names, checkpoint.mixer_layout, checkpoint.folder
+    if not checkpoint.mixers:
+        raise CheckpointError(f"{where}: none of the {checkpoint.layers} layers has a Mamba2 mixer; give another model")
+    for layer in checkpoint.mixers:
+        found = {own: _meta(checkpoint.tensors.shapes[file]) for own, file in names.mixer(layer).items()}
         if found:
             check_biases(checkpoint.config, found, where=f"layer {layer} of {where}")
         layout.check(found, where=f"layer {layer} of {where}")
-    if not checkpoint.config.tie_word_embeddings and HEAD not in checkpoint.tensors.home:
-        raise CheckpointError(f"tensor {HEAD} is missing in {where} and tie_word_embeddings is false; {AGAIN}")
-    for name in checkpoint.others():
-        table = name in (EMBEDDINGS, HEAD)
-        _check_shape(checkpoint, name, (checkpoint.vocab_size, layout.d_model) if table else (layout.d_model,))
-    if strangers := checkpoint.strangers():
-        raise CheckpointError(
-            f"{where}: unexpected tensor {strangers[0]} in a Mamba2 model of {checkpoint.layers} layers; "
-            "check that config and weights belong together"
-        )
+    for file in {file for files in names.homes.values() for file in files}:
+        home = checkpoint.tensors.home[file].name
+        check_float(file, DTYPE_NAMES[checkpoint.tensors.dtypes[file]], home)
+    mixers = tuple(f"{path}." for path in names.mixers.values())
+    for name in names.shapes:
+        if not name.startswith(mixers):
+            _check_tensor(checkpoint, name)
+    for stranger, name in names.foreign.items():
+        if name.startswith(f"{names.layers}."):
+            raise CheckpointError(
+                f"{where}: unexpected tensor {stranger} in a {checkpoint.config.model_type} model of "
+                f"{checkpoint.layers} layers; check that config and weights belong together"
+            )
 
 
 def _check_fields(config: Any) -> None:
     """What a whole model's config says besides its mixers' layout."""
     for name in ("num_hidden_layers", "vocab_size", "chunk_size"):
-        count(name, getattr(config, name))
+        if hasattr(config, name):
+            count(name, getattr(config, name))
     for name in ("tie_word_embeddings", "residual_in_fp32"):
-        flag(name, getattr(config, name))
+        if hasattr(config, name):
+            flag(name, getattr(config, name))
 
 
-def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
-    if not checkpoint.has(name):
-        raise CheckpointError(f"tensor {name} is missing in {checkpoint.folder}; {AGAIN}")
-    if checkpoint.shape(name) != expected:
+def _check_tensor(checkpoint: Checkpoint, name: str) -> None:
+    files = checkpoint.names.homes.get(checkpoint.names.source(name), ())
+    if not files:
+        untied = " and tie_word_embeddings is false" if name == HEAD else ""
+        raise CheckpointError(f"tensor {name} is missing in {checkpoint.folder}{untied}; {AGAIN}")
+    found, wanted = checkpoint.tensors.shapes[files[0]], checkpoint.names.shapes[name]
+    if len(files) == 1 and len(found) == len(wanted) and found != wanted:  # what is stacked has other shapes
         raise CheckpointError(
-            f"{checkpoint.folder}: {name} has shape {checkpoint.shape(name)}, but config.json asks for {expected}; "
+            f"{checkpoint.folder}: {name} has shape {found}, but config.json asks for {wanted}; "
             "check that config and weights belong together"
         )
 
 
 def _meta(shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, device="meta")
+
+
+def _invalid(where: Path, model_type: str, error: Exception) -> CheckpointError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return CheckpointError(f"{where / CONFIG} is not a valid {model_type} config ({reason}); {AGAIN}")
 
 
 def _digest(folder: Path, paths: list[Path]) -> str:

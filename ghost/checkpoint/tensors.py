@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ghost.checkpoint.companions import CONFIG, PROVENANCE, companions
 from ghost.checkpoint.files import check_pointers, read_json
-from ghost.checkpoint.pickled import AGAIN, DTYPES, open_pickled
+from ghost.checkpoint.pickled import AGAIN, DTYPES, FLOATS, open_pickled
 from ghost.errors import CheckpointError
 
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 INDEXED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -77,9 +78,15 @@ def _weight_names(names: Set[str], shards: Callable[[str], Iterable[str]]) -> se
     return set()
 
 
+def check_float(tensor: str, name: str, where: str) -> None:
+    """CheckpointError where a tensor of the dtype of this name can't be a weight."""
+    if name not in FLOATS:
+        raise CheckpointError(f"tensor {tensor} in {where} is {name}; ghost reads {', '.join(FLOATS)} weights only")
+
+
 def _dtype(name: str, tensor: str, path: Path) -> torch.dtype:
     if name not in DTYPES:
-        raise CheckpointError(f"tensor {tensor} in {path.name} is {name}; ghost reads {', '.join(DTYPES)} weights only")
+        check_float(tensor, name, path.name)
     return DTYPES[name]
 
 

@@ -1,18 +1,18 @@
-"""Write a model folder that transformers loads unmodified, one tensor in memory at a time."""
+"""Write the weights of a model folder that transformers loads unmodified, one tensor in memory at a time."""
 
 import json
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.tensors import DTYPES
+from ghost.checkpoint.tensors import DTYPE_NAMES
 
-SHARD_BYTES = 5_000_000_000
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SINGLE = "model.safetensors"
+INDEX = f"{SINGLE}.index.json"
 
 
 class Planned(NamedTuple):
@@ -22,6 +22,8 @@ class Planned(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], Tensor]
+    order: int = -1
+    """Tensors with the same are loaded one after the other."""
 
     @property
     def size(self) -> int:
@@ -35,41 +37,22 @@ class _Place(NamedTuple):
     start: int
 
 
-def write_weights(folder: Path, tensors: Iterable[Planned], shard_bytes: int = SHARD_BYTES) -> list[str]:
-    """safetensors files with the usual names: one file, or shards of at most `shard_bytes` and their index.
+def write_weights(folder: Path, shards: Mapping[str, Sequence[Planned]]) -> None:
+    """safetensors files by name, and their index where there is more than the one of the usual name.
 
-    Wider dtypes come first in a file, as the format's own writer has it, so that every tensor starts aligned; but
-    tensors are loaded in the order given, each once, so that what belongs together is read together.
+    Wider dtypes come first in a file, as the format's own writer has it, so that every tensor starts aligned; but the
+    tensors of a layer are loaded one after the other, each once, so that what belongs together is read together.
     """
-    planned = list(tensors)
-    shards = _shards(sorted(planned, key=lambda t: -t.dtype.itemsize), shard_bytes)
-    names = _names(len(shards))
     places: dict[str, _Place] = {}
-    for name, shard in zip(names, shards, strict=True):
-        places |= _write_header(folder / name, shard)
-    for t in planned:
+    for name, shard in shards.items():
+        places |= _write_header(folder / name, sorted(shard, key=lambda t: -t.dtype.itemsize))
+    planned = [t for shard in shards.values() for t in shard]
+    for t in sorted(planned, key=lambda t: t.order):
         _write_tensor(places[t.name], t)
-    if len(shards) == 1:
-        return names
-    weight_map = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
-    index = {"metadata": {"total_size": sum(t.size for t in planned)}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
-    return [*names, "model.safetensors.index.json"]
-
-
-def _names(shards: int) -> list[str]:
-    if shards == 1:
-        return ["model.safetensors"]
-    return [f"model-{number:05d}-of-{shards:05d}.safetensors" for number in range(1, shards + 1)]
-
-
-def _shards(tensors: list[Planned], shard_bytes: int) -> list[list[Planned]]:
-    shards: list[list[Planned]] = [[]]
-    for tensor in tensors:
-        if shards[-1] and sum(t.size for t in shards[-1]) + tensor.size > shard_bytes:
-            shards.append([])
-        shards[-1].append(tensor)
-    return shards
+    if set(shards) != {SINGLE}:
+        weight_map = {t.name: name for name, shard in shards.items() for t in shard}
+        total = sum(t.size for t in planned)
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _write_header(path: Path, tensors: list[Planned]) -> dict[str, _Place]:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.errors import CorpusError
 from ghost.evaluation.forward import tail_logits
 from ghost.ssd import STATISTICS
+from ghost.stack import Stack
 
 PREDICTED = 16
 """Tokens predicted at the end of each segment."""
@@ -38,7 +38,7 @@ def segments(tokens: Tensor, longest: int, count: int) -> Tensor:
 
 @torch.inference_mode()
 def context_nll(
-    backbone: Backbone, segments_bl: Tensor, context: int, progress: Callable[[int], None] | None = None
+    stack: Stack, segments_bl: Tensor, context: int, progress: Callable[[int], None] | None = None
 ) -> Tensor:
     """Mean negative log-likelihood (b,), nats per token, float64, of the segments' predicted tokens from `context`.
 
@@ -47,7 +47,7 @@ def context_nll(
     rows_bl = segments_bl[:, -(context + PREDICTED) :]
     targets_bp = rows_bl[:, -PREDICTED:].long()
     nll_b = torch.empty(len(rows_bl), dtype=STATISTICS)
-    for rows, logits_bpv in tail_logits(backbone, rows_bl[:, :-1], PREDICTED):
+    for rows, logits_bpv in tail_logits(stack, rows_bl[:, :-1], PREDICTED):
         losses = F.cross_entropy(logits_bpv.transpose(1, 2), targets_bp[rows].to(logits_bpv.device), reduction="none")
         nll_b[rows] = losses.to(STATISTICS).mean(1).cpu()
         if progress:

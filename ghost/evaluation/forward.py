@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ghost.backbone import Backbone, batches
+from ghost.stack import Stack, batches
 
 TOKENS_PER_SWEEP = 1 << 15
 LOGIT_BYTES = 1 << 28
 """Most that fp32 logits take at once; with what a loss makes of them it is two or three times that."""
 
 
-def tail_logits(backbone: Backbone, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
+def tail_logits(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
     """fp32 logits (rows, tail, vocab) after the last `tail` tokens of the sequences (b, l), with the rows they are of.
 
     Every sequence begins with an empty state. Memory: about TOKENS_PER_SWEEP tokens of the residual stream, and
@@ -19,15 +19,16 @@ def tail_logits(backbone: Backbone, rows_bl: Tensor, tail: int) -> Iterator[tupl
     """
     rows = max(1, TOKENS_PER_SWEEP // rows_bl.shape[1])
     for start in range(0, len(rows_bl), rows):
-        for part, logits in _sweep(backbone, rows_bl[start : start + rows], tail):
+        for part, logits in _sweep(stack, rows_bl[start : start + rows], tail):
             yield slice(start + part.start, start + part.stop), logits
 
 
-def _sweep(backbone: Backbone, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
-    hidden_blm, head = backbone.residual(rows_bl), backbone.head()
-    for part in batches(*rows_bl.shape):
-        for some in within_logit_bytes(part, tail, head[1].shape[0]):
-            yield some, backbone.logits(head, hidden_blm[some, -tail:])
+def _sweep(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
+    hidden_blm = stack.run(rows_bl).hidden_blm
+    with stack.head() as logits:
+        for part in batches(*rows_bl.shape):
+            for some in within_logit_bytes(part, tail, stack.checkpoint.vocab_size):
+                yield some, logits(hidden_blm[some, -tail:])
 
 
 def within_logit_bytes(rows: slice, tokens: int, vocab: int) -> Iterator[slice]:

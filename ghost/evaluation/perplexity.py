@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Backbone, batches
 from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
 from ghost.evaluation.rows import exp, finite
 from ghost.ssd import STATISTICS
+from ghost.stack import Stack, batches
 
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
@@ -46,9 +46,7 @@ class Perplexity:
 
 
 @torch.inference_mode()
-def perplexity(
-    backbone: Backbone, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None
-) -> Perplexity:
+def perplexity(stack: Stack, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None) -> Perplexity:
     """Perplexity of a token stream (length,). Window i reads tokens [i W, (i+1) W) and predicts [i W + 1, (i+1) W + 1).
 
     `progress` is called with the tokens just finished. CorpusError where the text is shorter than one window.
@@ -60,7 +58,7 @@ def perplexity(
         )
     total = torch.zeros((), dtype=STATISTICS)
     for sweep in _sweeps(tokens, window):
-        total += _nll_of(backbone, sweep).cpu()
+        total += _nll_of(stack, sweep).cpu()
         if progress:
             progress(sweep[:, 1:].numel())
     predicted = len(tokens) - 1
@@ -77,14 +75,14 @@ def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
         yield rest.unsqueeze(0)
 
 
-def _nll_of(backbone: Backbone, rows_bl: Tensor) -> Tensor:
+def _nll_of(stack: Stack, rows_bl: Tensor) -> Tensor:
     """Summed negative log-likelihood, float64."""
-    hidden_blm = backbone.residual(rows_bl[:, :-1])
-    head, total = backbone.head(), torch.zeros((), dtype=STATISTICS, device=backbone.device)
-    for part in batches(*hidden_blm.shape[:2]):
-        targets_t = rows_bl[part, 1:].flatten().long().to(backbone.device)
-        hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
-        for some in within_logit_bytes(slice(0, len(targets_t)), 1, head[1].shape[0]):
-            logits_tv = backbone.logits(head, hidden_1tm[:, some])[0]
-            total += F.cross_entropy(logits_tv, targets_t[some], reduction="sum").to(STATISTICS)
+    hidden_blm, total = stack.run(rows_bl[:, :-1]).hidden_blm, torch.zeros((), dtype=STATISTICS, device=stack.device)
+    with stack.head() as logits:
+        for part in batches(*hidden_blm.shape[:2]):
+            targets_t = rows_bl[part, 1:].flatten().long().to(stack.device)
+            hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
+            for some in within_logit_bytes(slice(0, len(targets_t)), 1, stack.checkpoint.vocab_size):
+                logits_tv = logits(hidden_1tm[:, some])[0]
+                total += F.cross_entropy(logits_tv, targets_t[some], reduction="sum").to(STATISTICS)
     return total

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.errors import CorpusError, SettingsError
 from ghost.evaluation.forward import tail_logits
 from ghost.ssd import STATISTICS
+from ghost.stack import Stack
 
 WORD = re.compile(r" [A-Za-z]{2,}")
 LINK, END = " =", "\n"
@@ -100,13 +100,13 @@ def _seed(*parts: int) -> int:
 
 
 @torch.inference_mode()
-def recall(backbone: Backbone, prompts: Prompts, progress: Callable[[int], None] | None = None) -> dict[str, Tensor]:
+def recall(stack: Stack, prompts: Prompts, progress: Callable[[int], None] | None = None) -> dict[str, Tensor]:
     """Per prompt, float64 (b,): accuracy and choice (0 or 1), and the log-likelihood (nats) of the right value.
 
     `progress` is called with the tokens just read.
     """
     scores = {name: torch.empty(len(prompts.asked_b), dtype=STATISTICS) for name in METRICS}
-    for rows, logits_b1v in tail_logits(backbone, prompts.tokens_bl, 1):
+    for rows, logits_b1v in tail_logits(stack, prompts.tokens_bl, 1):
         log_bv = logits_b1v[:, 0].cpu().to(STATISTICS).log_softmax(-1)
         answers_b, values_bn = prompts.answers_b[rows], prompts.values_bn[rows]
         scores["accuracy"][rows] = (log_bv.argmax(-1) == answers_b).to(STATISTICS)

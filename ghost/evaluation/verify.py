@@ -7,21 +7,21 @@ computes with the same stored weights.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import VerificationError
-from ghost.export import PROVENANCE
+from ghost.export import KEPT, PROVENANCE
 from ghost.forms import Form
 from ghost.mixer import MixerLayout
 from ghost.saliency import form_of
 from ghost.selection import Channels, Selection
+from ghost.stack import Stack
 
 STORED = "the stored, changed weights in ghost's own path"
 LIMIT = 1e-4
@@ -31,7 +31,7 @@ LIMIT = 1e-4
 class Record(NamedTuple):
     """What ghost.json says of a checkpoint."""
 
-    selections: Sequence[Selection]
+    selections: Mapping[int, Selection]
     form: Form
     recovered: bool
 
@@ -57,7 +57,7 @@ def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
             f"{folder} does not compute what {wanted}: logits differ by {difference:.1e} of their scale "
             f"(limit {LIMIT:.0e}); prune it again, or give the model it was made from"
         )
-    found = {"difference": difference, "limit": LIMIT, "tokens": len(tokens), "layers": source.layers}
+    found = {"difference": difference, "limit": LIMIT, "tokens": len(tokens), "layers": len(source.mixers)}
     return found | {"against": STORED if cuts is None else f"the original {computes}"}
 
 
@@ -67,8 +67,9 @@ def _record(folder: Path, source: Checkpoint) -> Record:
         determinants = record["ghost"]["determinants"]
         if determinants["checkpoint"] != source.digest:
             raise VerificationError(f"{folder} was not made from {source.folder}; give that model with --against")
-        selections = [_selection(groups, source.mixer_layout) for groups in record["kept_channels"]]
-        _check_count("layers", len(selections), source.layers)
+        kept = record[KEPT]
+        _check_count("layers", len(kept), source.layers)
+        selections = {i: _selection(kept[i], source.mixer_layout) for i in source.mixers}
         form = form_of(determinants.get("method", "ghost"), soft=bool(determinants.get("soft")))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _damaged(folder, error) from None
@@ -91,14 +92,14 @@ def _check_form(folder: Path, pruned: Checkpoint, form: Form) -> None:
         raise VerificationError(f"{copied} is missing or not this ghost's code; prune the model again")
 
 
-def _cuts(pruned: Checkpoint, record: Record) -> Sequence[Channels] | None:
+def _cuts(pruned: Checkpoint, record: Record) -> Mapping[int, Channels] | None:
     """What B and C of the original go through, by layer; None where no original computes what the checkpoint does."""
-    cuts = []
-    for i, selection in enumerate(record.selections):
+    cuts = {}
+    for i, selection in record.selections.items():
         cut = record.form.proof(selection, pruned.mixer(i) if record.form.changes else None)
         if cut is None:
             return None
-        cuts.append(cut)
+        cuts[i] = cut
     return cuts
 
 
@@ -122,11 +123,11 @@ def _stock_logits(folder: Path, tokens: Tensor) -> Tensor:
     return model(tokens.unsqueeze(0), use_cache=False).logits[0]
 
 
-def _logits(checkpoint: Checkpoint, cuts: Sequence[Channels] | None, tokens: Tensor) -> Tensor:
+def _logits(checkpoint: Checkpoint, cuts: Mapping[int, Channels] | None, tokens: Tensor) -> Tensor:
     """Logits of ghost's own path; with `cuts` B and C go through them after the convolution."""
-    backbone = Backbone(checkpoint, torch.device("cpu"), torch.float32)
-    hidden_blm = backbone.embed(tokens.unsqueeze(0))
-    for i in range(backbone.layers):
-        layer, channels = backbone.layer(i), None if cuts is None else cuts[i]
-        hidden_blm = backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm), channels)
-    return backbone.logits(backbone.head(), hidden_blm)[0]
+    stack = Stack(checkpoint, torch.device("cpu"), torch.float32)
+    stream = stack.enter(tokens.unsqueeze(0))
+    for i in range(stack.layers):
+        stream = stream.moved(stack.layer(i).advance(stream, None if cuts is None else cuts.get(i)))
+    with stack.head() as logits:
+        return logits(stream.hidden_blm)[0]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 import torch
 from torch import Tensor
 
-from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.corpus import joined, path_and_column, shortened
 from ghost.calibration.files import FORMS
 from ghost.calibration.tokens import (
@@ -25,6 +24,7 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError, GhostWarning, SettingsError
 from ghost.settings import RunSettings
+from ghost.stack import Stack, check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
@@ -55,14 +55,14 @@ def home_device(model: Model) -> torch.device:
     return torch.device("cpu") if isinstance(model, str | Path) else model.device
 
 
-def open_backbone(model: Model, source: Checkpoint, settings: RunSettings) -> Backbone:
+def open_stack(model: Model, source: Checkpoint, settings: RunSettings) -> Stack:
     """The model ready to compute, a model in memory by default where it lies (on the CPU, if ghost can't compute
     there); otherwise as `ghost run` chooses."""
     device = settings.device
     if device == "auto" and not isinstance(model, str | Path):
         device = str(model.device) if model.device.type == "cuda" else "cpu"
     chosen = resolve_device(device)
-    return Backbone(source, chosen, resolve_dtype(settings.dtype, chosen))
+    return Stack(source, chosen, resolve_dtype(settings.dtype, chosen))
 
 
 def find_tokenizer(tokenizer: Tokenizer | None, source: Checkpoint, texts: Texts) -> Any:

@@ -9,14 +9,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.in_memory import in_memory
+from ghost.checkpoint.companions import PROVENANCE
+from ghost.checkpoint.writer import write_json
 from ghost.errors import SettingsError
-from ghost.export import export
 from ghost.walk import LayerResult
 
 if TYPE_CHECKING:
     from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
 
+SHARD = "5GB"
 PER_CHANNEL = "_gn"
 """Ends the names of tensors that hold one value per group and channel."""
 
@@ -55,9 +56,8 @@ class Pruned:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise SettingsError(f"folder {target} is there already and not empty; give a new one")
         target.mkdir(parents=True, exist_ok=True)
-        source = in_memory(self.model)
-        export(source, source.mixer, source.mixer_layout, target, self.provenance)
-        self.model.generation_config.save_pretrained(target)
+        self.model.save_pretrained(target, max_shard_size=SHARD)
+        write_json(target / PROVENANCE, dict(self.provenance))
         for name, data in self.companions.items():
             (target / name).parent.mkdir(exist_ok=True, parents=True)
             (target / name).write_bytes(data)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Layer, batches
 from ghost.mixer import PROJECTIONS, MixerLayout, Weights, causal_conv, mixer_inputs, mixer_output, project
 from ghost.recovery.pairs import Pairs
 from ghost.ssd import ssd
+from ghost.stack import DecoderLayer, batches
 
 RATE, BETAS = 0.03, (0.9, 0.99)
 """RATE is a share of a tensor's root mean square."""
@@ -30,7 +30,7 @@ Parts = dict[str, Tensor]
 class Windows(NamedTuple):
     """What the fit can't move, for some windows, and the dense mixer's output (b, l, d_model) for it."""
 
-    normed_blm: Tensor
+    inputs_blm: Tensor
     z_bli: Tensor
     x_blhp: Tensor
     dt_blh: Tensor
@@ -41,7 +41,7 @@ class Windows(NamedTuple):
 
 
 @torch.inference_mode(False)
-def fit(layer: Layer, dense: Layer, fitted: Pairs, held: Pairs, seed: int) -> Layer:
+def fit(layer: DecoderLayer, dense: DecoderLayer, fitted: Pairs, held: Pairs, seed: int) -> DecoderLayer:
     """The layer with B and C as they did best on the windows of `held`, after at most STEPS steps on `fitted`.
 
     The target is the output of `dense`, the layer before it was pruned, on the *pruned* path's inputs, where x, dt and
@@ -49,7 +49,7 @@ def fit(layer: Layer, dense: Layer, fitted: Pairs, held: Pairs, seed: int) -> La
     once more in fp32, gradients and moments of the rows of B and C, 2 (d_inner + d_model) numbers per token.
     """
     mixer = {name: tensor.detach().float().clone() for name, tensor in layer.mixer.items()}
-    parts, moving = parts_of(layer.layout, mixer), layer._replace(mixer=mixer)
+    parts, moving = parts_of(layer.layout, mixer), layer.with_mixer(mixer)
     seen, unseen = windows(dense, fitted), windows(dense, held)
     best, lowest, stale = _copy(parts), _error(moving, parts, unseen), 0
     adam, draws = _optimizer(layer.layout, parts), torch.Generator().manual_seed(seed)
@@ -60,20 +60,20 @@ def fit(layer: Layer, dense: Layer, fitted: Pairs, held: Pairs, seed: int) -> La
             best, lowest, stale = (_copy(parts), found, 0) if found < lowest else (best, lowest, stale + 1)
             if stale == PATIENCE:
                 break
-    return layer._replace(mixer=_put(layer, best))
+    return layer.with_mixer(_put(layer, best))
 
 
-def windows(dense: Layer, pairs: Pairs) -> Windows:
+def windows(dense: DecoderLayer, pairs: Pairs) -> Windows:
     """Those of `pairs`, batch by batch through the dense mixer."""
     with torch.no_grad():
-        found = [_through(dense, pairs.take(dense, rows)[0]) for rows in pairs.parts()]
+        found = [_through(dense, pairs.take(rows)[0]) for rows in pairs.parts()]
     return Windows(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
-def _through(dense: Layer, normed_blm: Tensor) -> Windows:
-    z_bli, *recurrence = inputs = mixer_inputs(dense.layout, dense.mixer, normed_blm)
+def _through(dense: DecoderLayer, inputs_blm: Tensor) -> Windows:
+    z_bli, *recurrence = inputs = mixer_inputs(dense.layout, dense.mixer, inputs_blm)
     output_blm = mixer_output(dense.layout, dense.mixer, ssd(*recurrence)[0], z_bli)
-    return Windows(normed_blm, z_bli, inputs.x_blhp, inputs.dt_blh, output_blm)
+    return Windows(inputs_blm, z_bli, inputs.x_blhp, inputs.dt_blh, output_blm)
 
 
 def _where(layout: MixerLayout) -> dict[str, slice]:
@@ -92,7 +92,7 @@ def _fitted(layout: MixerLayout, parts: Parts) -> Parts:
     return {name: part for name, part in parts.items() if (name in PROJECTIONS) == bool(layout.projected_from)}
 
 
-def _put(layer: Layer, parts: Parts) -> dict[str, Tensor]:
+def _put(layer: DecoderLayer, parts: Parts) -> dict[str, Tensor]:
     """The layer's mixer with what was fitted in its place, in its own dtypes."""
     mixer = dict(layer.mixer)
     for name, part in _fitted(layer.layout, parts).items():
@@ -119,11 +119,11 @@ def _schedule(step: int) -> float:
 
 
 def _draw(seen: Windows, draws: torch.Generator) -> Tensor:
-    rows, length = seen.normed_blm.shape[:2]
+    rows, length = seen.inputs_blm.shape[:2]
     return torch.randperm(rows, generator=draws)[: max(1, TOKENS_PER_STEP // length)]
 
 
-def _step(adam: torch.optim.Adam, step: int, layer: Layer, parts: Parts, batch: Windows) -> None:
+def _step(adam: torch.optim.Adam, step: int, layer: DecoderLayer, parts: Parts, batch: Windows) -> None:
     for group in adam.param_groups:
         group["lr"] = group["rate"] * _schedule(step)
     adam.zero_grad()
@@ -131,22 +131,22 @@ def _step(adam: torch.optim.Adam, step: int, layer: Layer, parts: Parts, batch: 
     adam.step()
 
 
-def _loss(layer: Layer, parts: Parts, batch: Windows) -> Tensor:
+def _loss(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
     """Squared error of the mixer's output, relative to what it should be."""
     target_blm = batch.target_blm.float()
     return (_output(layer, parts, batch) - target_blm).square().sum() / target_blm.square().sum()
 
 
-def _output(layer: Layer, parts: Parts, batch: Windows) -> Tensor:
-    mixer, (B_blgn, C_blgn) = layer.mixer, readings(layer.layout, parts, batch.normed_blm.float())
+def _output(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
+    mixer, (B_blgn, C_blgn) = layer.mixer, readings(layer.layout, parts, batch.inputs_blm.float())
     A_h, D_h = -mixer["A_log"].exp(), mixer["D"]
     y_blhp, _ = ssd(batch.x_blhp, batch.dt_blh, A_h, B_blgn, C_blgn, D_h)
     return mixer_output(layer.layout, mixer, y_blhp, batch.z_bli)
 
 
-def readings(layout: MixerLayout, parts: Parts, normed_blm: Tensor) -> tuple[Tensor, Tensor]:
+def readings(layout: MixerLayout, parts: Parts, inputs_blm: Tensor) -> tuple[Tensor, Tensor]:
     """B and C, (b, l, g, n) each, of the mixer that has these parts; as `mixer_inputs` has them, without the rest."""
-    bc = F.linear(normed_blm * layout.in_multiplier, parts["in_proj.weight"], parts.get("in_proj.bias"))
+    bc = F.linear(inputs_blm * layout.in_multiplier, parts["in_proj.weight"], parts.get("in_proj.bias"))
     B, C = bc.chunk(2, dim=-1)
     bc = torch.cat([B * layout.multipliers[2], C * layout.multipliers[3]], dim=-1)
     bc = F.silu(causal_conv(bc, parts["conv1d.weight"], parts.get("conv1d.bias")))
@@ -157,9 +157,9 @@ def readings(layout: MixerLayout, parts: Parts, normed_blm: Tensor) -> tuple[Ten
 
 
 @torch.no_grad()
-def _error(layer: Layer, parts: Parts, held: Windows) -> float:
+def _error(layer: DecoderLayer, parts: Parts, held: Windows) -> float:
     """The mean loss on these windows; infinity where a step led to what is no number."""
-    rows, length = held.normed_blm.shape[:2]
+    rows, length = held.inputs_blm.shape[:2]
     losses = [(part, _loss(layer, parts, held.take(part))) for part in batches(rows, length)]
     mean = sum(float(loss) * (part.stop - part.start) for part, loss in losses) / rows
     return mean if mean < inf else inf

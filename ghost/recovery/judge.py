@@ -10,31 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Backbone, Layer
 from ghost.recovery.pairs import Pairs
-from ghost.selection import Channels
+from ghost.stack import DecoderLayer, Head, Stream
 
 
-def nlls(held: Pairs, i: int, candidates: Sequence[Layer]) -> list[float]:
+def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]:
     """Nats per token on the windows of `held`, once with each candidate as layer i; each later layer is read once."""
-    backbone, parts = held.backbone, list(held.parts())
-    streams = [[_through(backbone, layer, held.hidden_blm[rows]) for rows in parts] for layer in candidates]
-    for later in range(i + 1, backbone.layers):
-        layer, channels = backbone.layer(later), held.outlook[later]
-        streams = [[_through(backbone, layer, hidden_blm, channels) for hidden_blm in stream] for stream in streams]
-    head = backbone.head()
-    return [_nll(backbone, head, stream, [held.tokens_bl[rows] for rows in parts]) for stream in streams]
+    stack, parts = held.stack, list(held.parts())
+    entering = [held.stream.take(rows) for rows in parts]
+    streams = [[part.moved(layer.advance(part)) for part in entering] for layer in candidates]
+    for later in range(i + 1, stack.layers):
+        layer, channels = stack.layer(later), held.outlook.get(later)
+        streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
+    with stack.head() as logits:
+        return [_nll(logits, stream, [held.tokens_bl[rows] for rows in parts]) for stream in streams]
 
 
-def _through(backbone: Backbone, layer: Layer, hidden_blm: Tensor, channels: Channels | None = None) -> Tensor:
-    return backbone.advance(layer, hidden_blm, backbone.inputs(layer, hidden_blm), channels)
-
-
-def _nll(backbone: Backbone, head: tuple[Tensor, Tensor], stream: list[Tensor], tokens: list[Tensor]) -> float:
+def _nll(logits: Head, stream: list[Stream], tokens: list[Tensor]) -> float:
     total, predicted = 0.0, 0
-    for hidden_blm, tokens_bl in zip(stream, tokens, strict=True):
-        targets = tokens_bl[:, 1:].long().to(backbone.device).flatten()
-        logits = backbone.logits(head, hidden_blm[:, :-1]).flatten(0, 1)
-        total += float(F.cross_entropy(logits, targets, reduction="sum").to(torch.float64))
+    for part, tokens_bl in zip(stream, tokens, strict=True):
+        targets = tokens_bl[:, 1:].long().to(part.hidden_blm.device).flatten()
+        predicted_tv = logits(part.hidden_blm[:, :-1]).flatten(0, 1)
+        total += float(F.cross_entropy(predicted_tv, targets, reduction="sum").to(torch.float64))
         predicted += len(targets)
     return total / predicted

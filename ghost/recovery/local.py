@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Layer
 from ghost.mixer import mixer_forward
 from ghost.recovery.pairs import Pairs
+from ghost.stack import DecoderLayer
 
 RATE, BETAS = 1.5e-3, (0.9, 0.99)
 STEPS, WARM_UP, CHECK_EVERY = 300, 10, 25
@@ -17,7 +17,7 @@ TOKENS_PER_STEP = 1024
 
 
 @torch.inference_mode(False)
-def descend(layer: Layer, fitted: Pairs, held: Pairs, seed: int) -> Layer:
+def descend(layer: DecoderLayer, fitted: Pairs, held: Pairs, seed: int) -> DecoderLayer:
     """The layer with the tensors that did best on the windows of `held`, at any check of STEPS steps on `fitted`.
 
     No early stop: the cosine's small steps at the end gain the most. Computes in fp32; memory is that of one mixer's
@@ -25,7 +25,7 @@ def descend(layer: Layer, fitted: Pairs, held: Pairs, seed: int) -> Layer:
     """
     parameters = {name: tensor.detach().float().clone() for name, tensor in layer.mixer.items()}
     trained = [tensor.requires_grad_() for tensor in parameters.values()]
-    moving = layer._replace(mixer=parameters)
+    moving = layer.with_mixer(parameters)
     adam = torch.optim.Adam(trained, lr=RATE, betas=BETAS)
     best, lowest = _copy(parameters), _error(moving, held)
     for step, rows in enumerate(_draws(fitted, seed), start=1):
@@ -37,7 +37,7 @@ def descend(layer: Layer, fitted: Pairs, held: Pairs, seed: int) -> Layer:
             error = _error(moving, held)
             if error < lowest:
                 best, lowest = _copy(parameters), error
-    return layer._replace(mixer={name: tensor.to(layer.mixer[name].dtype) for name, tensor in best.items()})
+    return layer.with_mixer({name: tensor.to(layer.mixer[name].dtype) for name, tensor in best.items()})
 
 
 def _draws(pairs: Pairs, seed: int) -> Iterator[Tensor]:
@@ -56,13 +56,13 @@ def _schedule(step: int) -> float:
     return min(1.0, step / WARM_UP) * (0.05 + 0.475 * (1 + cos(pi * step / STEPS)))
 
 
-def _loss(layer: Layer, pairs: Pairs, rows: Tensor) -> Tensor:
-    normed_blm, target_blm = pairs.take(layer, rows)
-    return F.mse_loss(mixer_forward(layer.layout, layer.mixer, normed_blm.float()), target_blm)
+def _loss(layer: DecoderLayer, pairs: Pairs, rows: Tensor) -> Tensor:
+    inputs_blm, target_blm = pairs.take(rows)
+    return F.mse_loss(mixer_forward(layer.layout, layer.mixer, inputs_blm.float()), target_blm)
 
 
 @torch.no_grad()
-def _error(layer: Layer, pairs: Pairs) -> float:
+def _error(layer: DecoderLayer, pairs: Pairs) -> float:
     """Mean squared error over the windows; infinity where a step led to what is no number."""
     error = sum(float(_loss(layer, pairs, rows)) * len(rows) for rows in pairs.parts()) / len(pairs.rows)
     return error if error < inf else inf

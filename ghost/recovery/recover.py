@@ -1,16 +1,17 @@
 """Recovery of one layer: candidates, judged on held-back text as they would be stored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ghost.backbone import Backbone, Layer
 from ghost.mixer import Weights
 from ghost.recovery.fit import fit
 from ghost.recovery.judge import nlls
 from ghost.recovery.local import descend
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.ridge import OUT_PROJ, out_proj_candidates
+from ghost.stack import DecoderLayer
 
 NONE, FIT, LOCAL = "none", "fit", "local"
 
@@ -38,36 +39,34 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
     With `refit`, first what makes B and C. From the better of that and nothing, out_proj by ridge regression. With
     `local`, Adam steps on all tensors from the best so far.
     """
-    backbone, (fitted, held) = pairs.backbone, pairs.split()
+    dense, (fitted, held) = pairs.stack.layer(i), pairs.split()
+
+    def placed(mixer: Weights) -> DecoderLayer:
+        return dense.with_mixer(pairs.stack.place_mixer(mixer))
+
+    def judge(mixers: Mapping[str, Weights]) -> dict[str, float]:
+        return dict(zip(mixers, nlls(held, i, [placed(mixer) for mixer in mixers.values()]), strict=True))
+
     mixers, scores, start = {NONE: dict(pruned)}, dict[str, float](), dict(pruned)
     if refit:
-        moved = fit(_unrounded(backbone, i, pruned), backbone.layer(i), fitted, held, seed)
+        unrounded = dense.with_mixer({name: t.to(pairs.stack.device) for name, t in pruned.items()})
+        moved = fit(unrounded, dense, fitted, held, seed)  # what is not fitted stays as it is
         mixers[FIT] = _as_stored(moved, pruned)
-        scores = _judge(backbone, held, i, mixers)
+        scores = judge(mixers)
         start = mixers[min(scores, key=scores.__getitem__)]
     ridges = {
         name: start | {OUT_PROJ: weight_mi.to(pruned[OUT_PROJ])}
-        for name, weight_mi in out_proj_candidates(backbone.layer(i, start), fitted, held)
+        for name, weight_mi in out_proj_candidates(placed(start), fitted, held)
     }
-    scores |= _judge(backbone, held, i, ridges if scores else mixers | ridges)
+    scores |= judge(ridges if scores else mixers | ridges)
     mixers |= ridges
     if local:
         start = mixers[min(scores, key=scores.__getitem__)]
-        mixers[LOCAL] = _as_stored(descend(backbone.layer(i, start), fitted, held, seed), pruned)
-        scores |= _judge(backbone, held, i, {LOCAL: mixers[LOCAL]})
+        mixers[LOCAL] = _as_stored(descend(placed(start), fitted, held, seed), pruned)
+        scores |= judge({LOCAL: mixers[LOCAL]})
     chosen = min(scores, key=scores.__getitem__)
     return Recovered(mixers[chosen], chosen, scores)
 
 
-def _judge(backbone: Backbone, held: Pairs, i: int, mixers: dict[str, dict[str, Tensor]]) -> dict[str, float]:
-    layers = [backbone.layer(i, mixer) for mixer in mixers.values()]
-    return dict(zip(mixers, nlls(held, i, layers), strict=True))
-
-
-def _unrounded(backbone: Backbone, i: int, pruned: Weights) -> Layer:
-    """Layer i with the pruned tensors in the dtypes that they have, so that what is not fitted stays as it is."""
-    return backbone.layer(i, pruned)._replace(mixer={name: t.to(backbone.device) for name, t in pruned.items()})
-
-
-def _as_stored(layer: Layer, like: Weights) -> dict[str, Tensor]:
+def _as_stored(layer: DecoderLayer, like: Weights) -> dict[str, Tensor]:
     return {name: tensor.to(like[name]) for name, tensor in layer.mixer.items()}

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.backbone import Layer
 from ghost.recovery.pairs import Pairs
+from ghost.stack import DecoderLayer
 
 OUT_PROJ, OUT_BIAS = "out_proj.weight", "out_proj.bias"
 LAMBDAS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -41,7 +41,7 @@ class Sums:
         return self.residual - float(explained)
 
 
-def sums(layer: Layer, pairs: Pairs) -> Sums:
+def sums(layer: DecoderLayer, pairs: Pairs) -> Sums:
     """One pass over the windows: matrix products in fp32 per batch, added up in float64."""
     weight_mi, bias_m = layer.mixer[OUT_PROJ].float(), layer.mixer.get(OUT_BIAS)
     gram_ii = torch.zeros(layer.layout.d_inner, layer.layout.d_inner, dtype=SUMS, device=weight_mi.device)
@@ -54,7 +54,7 @@ def sums(layer: Layer, pairs: Pairs) -> Sums:
     return Sums(gram_ii, cross_im, float(residual))
 
 
-def out_proj_candidates(layer: Layer, fitted: Pairs, held: Pairs) -> Iterator[tuple[str, Tensor]]:
+def out_proj_candidates(layer: DecoderLayer, fitted: Pairs, held: Pairs) -> Iterator[tuple[str, Tensor]]:
     """Names and out_proj weights (d_model, d_inner): the ridge with the least error on the held-back windows, and
     shares of the step towards it."""
     on_fitted, on_held = sums(layer, fitted), sums(layer, held)

@@ -73,7 +73,7 @@ def heat_map(found: Sequence[Overlap], labels: Sequence[str]) -> dict[str, Any]:
     """Jaccard index by pair of runs and layer, the first pair on top."""
     pairs = [f"{plain(labels[overlap.pair[0]])}<br>{plain(labels[overlap.pair[1]])}" for overlap in found]
     trace = go.Heatmap(
-        x=list(range(len(found[0].layers))), y=pairs, z=[overlap.layers for overlap in found],
+        x=found[0].numbers, y=pairs, z=[overlap.layers for overlap in found],
         customdata=[overlap.chance for overlap in found], zmin=0, zmax=1, xgap=1, ygap=1,
         colorscale=[[0, "rgba(133, 139, 150, 0.12)"], [1, BLUE]],
         colorbar={"thickness": 10, "outlinewidth": 0, "tickformat": ".0%"},
@@ -81,7 +81,7 @@ def heat_map(found: Sequence[Overlap], labels: Sequence[str]) -> dict[str, Any]:
     )  # fmt: skip
     look = layout(
         110 + ROW_HEIGHT * len(found),
-        xaxis=layer_axis(range(len(found[0].layers))),
+        xaxis=layer_axis(found[0].numbers),
         yaxis=axis("", autorange="reversed", type="category", showgrid=False),
     )  # fmt: skip
     return figure([trace], look)

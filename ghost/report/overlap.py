@@ -14,28 +14,29 @@ from ghost.report.run_form import form_of_run
 class ComparedRun:
     """A finished run beside others.
 
-    `summary` is as for `ghost.report.page.render`, `source` the digest of the dense model, and `kept` says for each
+    `summary` is as for `ghost.report.page.render`, `source` the digest of the dense model, and `kept` says by
     layer which channels stayed, bool (n_groups, d_state).
     """
 
     summary: Mapping[str, Any]
     source: str
-    kept: Sequence[np.ndarray]
+    kept: Mapping[int, np.ndarray]
 
     @property
     def chooses_channels(self) -> bool:
         """What it kept are channels of the dense model: neither directions of another basis nor all of them."""
-        return not form_of_run(self.summary).turns and not all(kept_gn.all() for kept_gn in self.kept)
+        return not form_of_run(self.summary).turns and not all(kept_gn.all() for kept_gn in self.kept.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Jaccard index of the kept channels of two runs, by their places among the runs, for each layer.
+    """Jaccard index of the kept channels of two runs, by their places among the runs, for each layer of `numbers`.
 
     `chance` is about what two independent draws of as many channels would reach.
     """
 
     pair: tuple[int, int]
+    numbers: list[int]
     layers: list[float]
     chance: list[float]
 
@@ -50,9 +51,9 @@ def overlaps(runs: Sequence[ComparedRun]) -> list[Overlap]:
     found = []
     for (i, a), (j, b) in combinations(enumerate(runs), 2):
         if a.source == b.source and a.chooses_channels and b.chooses_channels:
-            both = list(zip(a.kept, b.kept, strict=True))
+            both = list(zip(a.kept.values(), b.kept.values(), strict=True))
             layers, chance = [jaccard(*kept) for kept in both], [by_chance(*kept) for kept in both]
-            found.append(Overlap(pair=(i, j), layers=layers, chance=chance))
+            found.append(Overlap(pair=(i, j), numbers=list(a.kept), layers=layers, chance=chance))
     return found
 
 

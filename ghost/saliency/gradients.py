@@ -10,30 +10,16 @@ The backward pass is checkpointed at the layers: it holds the residual stream at
 (layers x tokens x d_model), and the graph and weights of one layer, which is computed a second time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.mixer import MixerInputs
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
-
-
-class Model(Protocol):
-    """What is asked of a model here; `ghost.backbone.Backbone` is one."""
-
-    @property
-    def layers(self) -> int: ...
-    def layer(self, i: int) -> Any: ...
-    def embed(self, tokens_bl: Tensor) -> Tensor: ...
-    def inputs(self, layer: Any, hidden_blm: Tensor) -> MixerInputs: ...
-    def advance(self, layer: Any, hidden_blm: Tensor, inputs: MixerInputs) -> Tensor: ...
-    def head(self) -> tuple[Tensor, Tensor]: ...
-    def logits(self, head: tuple[Tensor, Tensor], hidden_blm: Tensor) -> Tensor: ...
+from ghost.stack import DecoderLayer, Head, Stack, Stream
 
 
 @dataclass
@@ -54,12 +40,12 @@ class GateGradients:
 
 
 @torch.inference_mode(False)
-def gate_gradients(model: Model, batches: Iterable[Tensor]) -> Sequence[GateGradients]:
-    """One entry per layer, for batches of token ids (b, l); each layer's weights are read twice a batch."""
+def gate_gradients(stack: Stack, batches: Iterable[Tensor]) -> dict[int, GateGradients]:
+    """Per decoder layer with a mixer, for batches of token ids (b, l); each layer's weights are read twice a batch."""
     zero = torch.zeros((), dtype=STATISTICS)
-    totals = [GateGradients(zero, zero, 0) for _ in range(model.layers)]
+    totals = {i: GateGradients(zero, zero, 0) for i in stack.mixers}
     for tokens_bl in batches:
-        for i, G_bgn in _backward(model, _entries(model, tokens_bl), tokens_bl):
+        for i, G_bgn in _backward(stack, *_entries(stack, tokens_bl), tokens_bl):
             totals[i].sum_gn = totals[i].sum_gn + G_bgn.sum(0)
             totals[i].squares_gn = totals[i].squares_gn + G_bgn.square().sum(0)
             totals[i].predicted += tokens_bl[:, 1:].numel()
@@ -67,45 +53,58 @@ def gate_gradients(model: Model, batches: Iterable[Tensor]) -> Sequence[GateGrad
 
 
 @torch.no_grad()
-def _entries(model: Model, tokens_bl: Tensor) -> list[Tensor]:
-    """The residual stream before each layer, and after the last."""
-    entries = [model.embed(tokens_bl)]
-    for i in range(model.layers):
-        layer = model.layer(i)
-        entries.append(model.advance(layer, entries[-1], model.inputs(layer, entries[-1])))
-    return entries
+def _entries(stack: Stack, tokens_bl: Tensor) -> tuple[Stream, list[Tensor]]:
+    """How the model calls its layers, and the residual stream before each, and after the last."""
+    stream = stack.enter(tokens_bl)
+    entries = [stream.hidden_blm]
+    for i in range(stack.layers):
+        entries.append(stack.layer(i).advance(stream.moved(entries[-1])))
+    return stream, entries
 
 
-def _backward(model: Model, entries: list[Tensor], tokens_bl: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """From the last layer to the first: its number and G_s (b, g, n). Lets go of each entry as it is used."""
-    head, last_blm = model.head(), entries.pop()
-    rows = [_loss_gradient(model, head, *row) for row in zip(last_blm.split(1), tokens_bl.split(1), strict=True)]
+def _backward(stack: Stack, stream: Stream, entries: list[Tensor], tokens_bl: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """From the last layer to the first: those that have a mixer, and their G_s (b, g, n). Lets go of each entry as it
+    is used."""
+    last_blm = entries.pop()
+    with stack.head() as logits:
+        rows = [_loss_gradient(logits, *row) for row in zip(last_blm.split(1), tokens_bl.split(1), strict=True)]
     gradient_blm = torch.cat(rows)
-    for i in reversed(range(model.layers)):
-        G_bgn, gradient_blm = _through_layer(model, i, entries.pop(), gradient_blm)
-        yield i, G_bgn
+    for i in reversed(range(stack.layers)):
+        G_bgn, gradient_blm = _through_layer(stack.layer(i), stream.moved(entries.pop()), gradient_blm)
+        if G_bgn is not None:
+            yield i, G_bgn
 
 
 @torch.enable_grad()
-def _loss_gradient(model: Model, head: tuple[Tensor, Tensor], hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
+def _loss_gradient(logits: Head, hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
     """dL_s/dhidden for sequences of one batch; one at a time, since logits are the widest tensor of all."""
     hidden_blm = hidden_blm.detach().requires_grad_()
-    logits = model.logits(head, hidden_blm[:, :-1])
-    targets = tokens_bl[:, 1:].long().to(logits.device)
-    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    predicted_blv = logits(hidden_blm[:, :-1])
+    targets = tokens_bl[:, 1:].long().to(predicted_blv.device)
+    loss = F.cross_entropy(predicted_blv.flatten(0, 1), targets.flatten(), reduction="sum")
     return torch.autograd.grad(loss, hidden_blm)[0]
 
 
 @torch.enable_grad()
-def _through_layer(model: Model, i: int, hidden_blm: Tensor, gradient_blm: Tensor) -> tuple[Tensor, Tensor]:
-    """G_s of layer i (b, g, n), float64 on the CPU, and the gradient at its entry."""
-    layer, hidden_blm = model.layer(i), hidden_blm.detach().requires_grad_()
-    inputs = model.inputs(layer, hidden_blm)
-    gate_b1gn = torch.ones_like(inputs.C_blgn[:, :1]).requires_grad_()
-    gated = inputs._replace(C_blgn=inputs.C_blgn * gate_b1gn)
-    leaving_blm = model.advance(layer, hidden_blm, gated)
-    G_b1gn, entering_blm = torch.autograd.grad(leaving_blm, (gate_b1gn, hidden_blm), gradient_blm)
+def _through_layer(layer: DecoderLayer, stream: Stream, gradient_blm: Tensor) -> tuple[Tensor | None, Tensor]:
+    """G_s of the layer (b, g, n), float64 on the CPU, None where it has no mixer; and the gradient at its entry."""
+    hidden_blm = stream.hidden_blm.detach().requires_grad_()
+    gate = Gate()
+    leaving_blm = layer.advance(stream.moved(hidden_blm), gate if layer.mixer else None)
+    if gate.gate_b1gn is None:
+        return None, torch.autograd.grad(leaving_blm, hidden_blm, gradient_blm)[0]
+    G_b1gn, entering_blm = torch.autograd.grad(leaving_blm, (gate.gate_b1gn, hidden_blm), gradient_blm)
     return G_b1gn.squeeze(1).to("cpu", STATISTICS), entering_blm
+
+
+class Gate:
+    """In the place of a cut: all channels go on, each through a gate that is open."""
+
+    gate_b1gn: Tensor | None = None
+
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
+        self.gate_b1gn = torch.ones_like(C_blgn[:, :1]).requires_grad_()
+        return B_blgn, C_blgn * self.gate_b1gn
 
 
 def taylor(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -10,16 +10,14 @@ residual stream once for every candidate; each layer's weights are read once a b
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghost.mixer import MixerInputs
-from ghost.saliency.gradients import Model
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
+from ghost.stack import Head, Stack
 
 STAYS = 1.0
 """Rank of a module that is not removed."""
@@ -27,7 +25,7 @@ STAYS = 1.0
 
 @dataclass(frozen=True)
 class Place:
-    """A module's rank: its place in the order of removal as a share of all layers, STAYS where it is not removed."""
+    """A module's rank: its place in the order of removal as a share of all modules, STAYS where it is not removed."""
 
     rank: float
 
@@ -36,53 +34,52 @@ class Place:
         return replace(norms, rank_gn=torch.full_like(norms.norm_b_gn, self.rank), tokens=tokens)
 
 
-def modules_to_remove(layers: int, kept: int, d_state: int) -> int:
+def modules_to_remove(mixers: int, kept: int, d_state: int) -> int:
     """How many of a model's SSM modules leave kept / d_state of its state, rounded, halves up; at least one goes."""
-    return max(1, int(layers * (d_state - kept) / d_state + 0.5))
+    return max(1, int(mixers * (d_state - kept) / d_state + 0.5))
 
 
-def removals(model: Model, batches: Sequence[Tensor], count: int) -> Sequence[Place]:
-    """Each layer's place, after `count` removals judged on batches of token ids (b, l). CheckpointError where the
-    losses overflow."""
+def removals(stack: Stack, batches: Sequence[Tensor], count: int) -> dict[int, Place]:
+    """The place of each decoder layer with a mixer, after `count` removals judged on batches of token ids (b, l).
+    CheckpointError where the losses overflow."""
     removed: list[int] = []
     for _ in range(count):
-        nlls_k = sum((candidate_losses(model, removed, tokens_bl) for tokens_bl in batches), start=torch.zeros(()))
+        nlls_k = sum((candidate_losses(stack, removed, tokens_bl) for tokens_bl in batches), start=torch.zeros(()))
         finite(nlls_k, "the losses without one module", f"{len(removed)} modules removed")
-        candidates = [i for i in range(model.layers) if i not in removed]
+        candidates = [i for i in stack.mixers if i not in removed]
         removed.append(candidates[int(nlls_k.argmin())])
-    places = {layer: place / model.layers for place, layer in enumerate(removed)}
-    return [Place(places.get(i, STAYS)) for i in range(model.layers)]
+    places = {layer: place / len(stack.mixers) for place, layer in enumerate(removed)}
+    return {i: Place(places.get(i, STAYS)) for i in stack.mixers}
 
 
 @torch.inference_mode()
-def candidate_losses(model: Model, removed: Sequence[int], tokens_bl: Tensor) -> Tensor:
+def candidate_losses(stack: Stack, removed: Sequence[int], tokens_bl: Tensor) -> Tensor:
     """Summed negative log-likelihood (k), float64, without `removed` and each further layer in turn, in their order."""
-    stream_blm, without = model.embed(tokens_bl), []
-    for i in range(model.layers):
-        layer = model.layer(i)
-        without = [_through(model, layer, hidden_blm, i in removed) for hidden_blm in without]
-        inputs = model.inputs(layer, stream_blm)
-        silent_blm = model.advance(layer, stream_blm, _silenced(inputs))
-        without += [] if i in removed else [silent_blm]
-        stream_blm = silent_blm if i in removed else model.advance(layer, stream_blm, inputs)
-    head = model.head()
-    return torch.stack([_nll(model, head, hidden_blm, tokens_bl) for hidden_blm in without])
+    stream, without = stack.enter(tokens_bl), list[Tensor]()
+    for i in range(stack.layers):
+        layer, silent = stack.layer(i), SILENT if i in removed else None
+        without = [layer.advance(stream.moved(hidden_blm), silent) for hidden_blm in without]
+        if i in stack.mixers and i not in removed:
+            without.append(layer.advance(stream, SILENT))
+        stream = stream.moved(layer.advance(stream, silent))
+    with stack.head() as logits:
+        return torch.stack([_nll(logits, hidden_blm, tokens_bl) for hidden_blm in without])
 
 
-def _through(model: Model, layer: Any, hidden_blm: Tensor, silent: bool) -> Tensor:
-    inputs = model.inputs(layer, hidden_blm)
-    return model.advance(layer, hidden_blm, _silenced(inputs) if silent else inputs)
+class Silent:
+    """In the place of a cut: with a state of no channels, y = D x."""
+
+    def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
+        return B_blgn[..., :0], C_blgn[..., :0]
 
 
-def _silenced(inputs: MixerInputs) -> MixerInputs:
-    """With a state of no channels, y = D x."""
-    return inputs._replace(B_blgn=inputs.B_blgn[..., :0], C_blgn=inputs.C_blgn[..., :0])
+SILENT = Silent()
 
 
-def _nll(model: Model, head: tuple[Tensor, Tensor], hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
-    logits = model.logits(head, hidden_blm[:, :-1]).flatten(0, 1)
-    targets = tokens_bl[:, 1:].long().to(logits.device).flatten()
-    return F.cross_entropy(logits, targets, reduction="sum").to("cpu", STATISTICS)
+def _nll(logits: Head, hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
+    predicted_tv = logits(hidden_blm[:, :-1]).flatten(0, 1)
+    targets = tokens_bl[:, 1:].long().to(predicted_tv.device).flatten()
+    return F.cross_entropy(predicted_tv, targets, reduction="sum").to("cpu", STATISTICS)
 
 
 def shedder(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

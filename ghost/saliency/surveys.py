@@ -1,21 +1,22 @@
 """What is found out about the whole dense model at once, and serves every layer: gradients, or what goes first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ghost.saliency.gradients import GateGradients, Model, gate_gradients
+from ghost.saliency.gradients import GateGradients, gate_gradients
 from ghost.saliency.methods import Method
 from ghost.saliency.shedder import Place, modules_to_remove, removals
+from ghost.stack import Stack
 
-Survey = Sequence[GateGradients] | Sequence[Place]
-"""One entry per layer, whose `means` adds it to the layer's weight norms."""
+Survey = Mapping[int, GateGradients] | Mapping[int, Place]
+"""One entry per decoder layer with a mixer, whose `means` adds it to the layer's weight norms."""
 
 
-def survey(method: Method, model: Model, batches: Sequence[Tensor], kept: int, d_state: int) -> Survey:
+def survey(method: Method, stack: Stack, batches: Sequence[Tensor], kept: int, d_state: int) -> Survey:
     """For batches of token ids (b, l), and a budget of `kept` of `d_state` channels. CheckpointError where the losses
     overflow."""
     if method.needs == "gradients":
-        return gate_gradients(model, batches)
+        return gate_gradients(stack, batches)
     assert method.needs == "removals", f"{method.name} needs no survey"
-    return removals(model, batches, modules_to_remove(model.layers, kept, d_state))
+    return removals(stack, batches, modules_to_remove(len(stack.mixers), kept, d_state))

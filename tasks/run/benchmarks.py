@@ -46,8 +46,8 @@ def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:
         tasks=run.benchmarks,
         limit=run.settings.limit,
         seed=run.settings.seed,
-        device=str(run.backbone.device),
-        dtype=str(run.backbone.dtype).removeprefix("torch."),
+        device=str(run.stack.device),
+        dtype=str(run.stack.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
     )
     return run_benchmarks_apart(job, run.settings.evaluation_timeout)

@@ -36,7 +36,7 @@ def forget_peak() -> None:
 def note_peak(run: Run) -> None:
     """Note the most memory taken so far; a run that was interrupted keeps the larger one."""
     known = parse_object(read(run.store, run.pruning.timings)) or {}
-    merge_timings(run.store, run.pruning.timings, {PEAK: max(peak_bytes(run.backbone.device), known.get(PEAK, 0))})
+    merge_timings(run.store, run.pruning.timings, {PEAK: max(peak_bytes(run.stack.device), known.get(PEAK, 0))})
 
 
 def peak_bytes(device: torch.device) -> int:

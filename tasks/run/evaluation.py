@@ -67,6 +67,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
         "layers": len(layers),
+        "decoder_layers": run.source.layers,
         "channels": sum(layer.selection.kept_gn.numel() for layer in layers),
         "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
@@ -87,11 +88,11 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
     job = Job(
         models={name: str(model.folder) for name, model in models.items()},
         window=run.settings.window,
-        device=str(run.backbone.device),
-        dtype=str(run.backbone.dtype).removeprefix("torch."),
+        device=str(run.stack.device),
+        dtype=str(run.stack.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
     )
-    if run.backbone.device.type == "cuda":
+    if run.stack.device.type == "cuda":
         torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it
     run.progress.evaluation(len(models) * (len(run.evaluation_tokens) - 1))
     try:

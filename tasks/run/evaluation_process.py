@@ -184,15 +184,15 @@ def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) ->
     """Of each of the job's models by name, computed in this process."""
     import torch
 
-    from ghost.backbone import Backbone
     from ghost.checkpoint.source import open_checkpoint
     from ghost.config import DTYPES
     from ghost.evaluation.perplexity import perplexity
+    from ghost.stack import Stack
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
     for name, folder in job.models.items():
-        backbone = Backbone(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
-        yield name, perplexity(backbone, tokens, job.window, progress)
+        stack = Stack(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
+        yield name, perplexity(stack, tokens, job.window, progress)
 
 
 if __name__ == "__main__":

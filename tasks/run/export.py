@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.stages import StageRecord, read_stage, write_stage
-from ghost.export import PROVENANCE, export
+from ghost.export import KEPT, PROVENANCE, export, kept_channels
 from ghost.mixer import Weights
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run, published_tokenizer
@@ -50,8 +50,10 @@ def _export(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, str]:
     selections = [layer.selection for layer in layers]
     layout = run.walk.form.layout(run.source.mixer_layout, selections, run.settings.round_to)
 
+    records = {layer.record.layer: layer.record for layer in layers}
+
     def stored(layer: int) -> Weights:
-        return load(run.store.get(run.pruning.weights(layer), layers[layer].record.files["weights.safetensors"]))
+        return load(run.store.get(run.pruning.weights(layer), records[layer].files["weights.safetensors"]))
 
     digests = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +68,7 @@ def _export(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, str]:
 
 def provenance(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, Any]:
     """What made this checkpoint, and which channels of the source it keeps; `ghost verify` reads it."""
-    kept = [[group_n.nonzero().flatten().tolist() for group_n in layer.selection.kept_gn] for layer in layers]
+    kept = kept_channels(run.source.layers, {layer.record.layer: layer.selection for layer in layers})
     made_from = {"model": display_name(run.settings.model), "run_id": run.keys.run_id}
     made = made_from | {"determinants": run.prune_determinants | run.determinants, "soft": run.settings.soft}
-    return {"ghost": made, "kept_channels": kept}
+    return {"ghost": made, KEPT: kept}

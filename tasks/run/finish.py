@@ -43,7 +43,8 @@ def finish(
 def _vouched(run: Run, layers: Sequence[PrunedLayer], exported: Exported, evaluated: Evaluated) -> dict[str, str]:
     """The digests of layers and stages, and of all that their records vouch for, by key."""
     files = {}
-    for number, layer in enumerate(layers):
+    for layer in layers:
+        number = layer.record.layer
         folder = run.pruning.layer_folder(number)
         files |= {f"{folder}/{name}": sha256 for name, sha256 in layer.record.files.items()}
         files[run.pruning.layer(number)] = layer.record.digest

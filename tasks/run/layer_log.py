@@ -12,7 +12,7 @@ from ghost.selection import Selection
 from tasks.run.layers import PrunedLayer
 from tasks.run.open import Run
 from tasks.run.page import RunPage
-from tasks.wording import extreme
+from tasks.wording import extreme, layers_in_words
 
 MB = 1_000_000
 
@@ -21,22 +21,25 @@ class LayerLog:
     """Tells the run page, the log and the console about the layers of one run."""
 
     def __init__(self, run: Run, page: RunPage) -> None:
-        self._run, self._page = run, page
-        self._move(0)
+        self._run, self._page, self._done = run, page, 0
+        get_run_logger().info(layers_in_words(run.source.layers, len(run.source.mixers)))
+        self._move()
 
     def done(self, number: int, layer: PrunedLayer, seconds: float) -> None:
         """The layer is done, after so many seconds."""
         statistics, selection = layer.statistics, layer.selection
-        memory, state = memory_mb(self._run.backbone.device), "cached" if layer.cached else "computed"
+        memory, state = memory_mb(self._run.stack.device), "cached" if layer.cached else "computed"
         get_run_logger().info(log_line(number, seconds, memory, state, statistics, selection))
         outcome = f"{'cached, ' if layer.cached else ''}{_outcome(statistics, selection)}"
         self._run.progress.layer(f"layer {number:02d} {outcome}")
         self._page.table(f"ghost-layer-{number:02d}", table_rows(statistics, selection, seconds, memory), outcome)
-        self._move(number + 1)
+        self._done += 1
+        self._move()
 
-    def _move(self, done: int) -> None:
-        layers = self._run.source.layers
-        self._page.progress("ghost-progress", 100 * done / layers, f"{layers} layers, run {self._run.keys.run_id}")
+    def _move(self) -> None:
+        layers, mixers = self._run.source.layers, len(self._run.source.mixers)
+        words = f"{layers_in_words(layers, mixers)}, run {self._run.keys.run_id}"
+        self._page.progress("ghost-progress", 100 * self._done / mixers, words)
 
 
 def memory_mb(device: torch.device) -> float:

@@ -15,7 +15,6 @@ from artifacts.manifest import write_record
 from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
-from ghost.backbone import Backbone, check_vocabulary
 from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.companions import companions_digest
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
@@ -25,6 +24,7 @@ from ghost.errors import CorpusError
 from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_benchmarks
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
+from ghost.stack import Stack, check_vocabulary
 from ghost.walk import Walk
 from tasks.progress import SILENT, Progress
 from tasks.run.evaluation_process import Evaluator, evaluate_apart
@@ -60,9 +60,9 @@ class Run:
     ) -> None:
         device = resolve_device(settings.device)
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
-        self.backbone = Backbone(source, device, resolve_dtype(settings.dtype, device))
+        self.stack = Stack(source, device, resolve_dtype(settings.dtype, device))
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
-        self.walk = Walk(self.backbone, calibration_bl, settings)
+        self.walk = Walk(self.stack, calibration_bl, settings)
         self.progress, self.warnings = progress, warnings
         self.prune_determinants = _prune_determinants(self)
         self.pruning = PruningKeys.of(identity(self.prune_determinants))
@@ -128,9 +128,9 @@ def _prune_determinants(run: Run) -> dict[str, Any]:
 
 def numerics(run: Run) -> dict[str, str]:
     """What rounds: precision, kind of device, and whose code computes."""
-    dtype = str(run.backbone.dtype).removeprefix("torch.")
+    dtype = str(run.stack.dtype).removeprefix("torch.")
     code = {"ghost": version("ghost-ssm"), "torch": torch.__version__, "transformers": version("transformers")}
-    return {"dtype": dtype, "device": run.backbone.device.type} | code
+    return {"dtype": dtype, "device": run.stack.device.type} | code
 
 
 def _determinants(run: Run) -> dict[str, Any]:

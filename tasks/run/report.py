@@ -30,7 +30,7 @@ def report(run: Run, layers: Sequence[PrunedLayer], evaluated: Evaluated) -> Sta
     if (made := _made_before(run, keys, layers, evaluated)) is not None:
         return ended(made, key, cached=True)
     summary = summarise(run, evaluated)
-    page = render(summary, [_view(run, number, layer) for number, layer in enumerate(layers)])
+    page = render(summary, [_view(run, layer) for layer in layers])
     figures = json.dumps(provenance(run, layers) | {"figures": summary}, ensure_ascii=False) + "\n"
     texts = zip(keys, (page, model_card(summary), figures), strict=True)
     return ended({key: run.store.put(key, text.encode()) for key, text in texts}, key)
@@ -41,7 +41,7 @@ def _made_before(
 ) -> Mapping[str, str] | None:
     """The digests of what the manifest lists under these keys, if all of it is there and made from these inputs."""
     listed = read_manifest(run.store, run.keys) or {}
-    inputs = {run.pruning.layer(number): layer.record.digest for number, layer in enumerate(layers)}
+    inputs = {run.pruning.layer(layer.record.layer): layer.record.digest for layer in layers}
     inputs[run.keys.stage("evaluation")] = evaluated.record.digest
     made = {key: listed.get(key, "") for key in keys}
     current = all(listed.get(key) == digest for key, digest in inputs.items())
@@ -54,11 +54,11 @@ def summarise(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     return named | run.settings.part(Pruning).digested() | {"calibration": corpus_record(run)} | evaluated.results
 
 
-def _view(run: Run, number: int, layer: PrunedLayer) -> LayerView:
+def _view(run: Run, layer: PrunedLayer) -> LayerView:
     of_channels = () if run.walk.form.turns else (*ENERGIES, *NORMS)
     found = {name: getattr(layer.statistics, f"{name}_gn") for name in of_channels}
     return LayerView(
-        layer=number,
+        layer=layer.record.layer,
         saliency_gn=layer.selection.saliency_gn.numpy(),
         kept_gn=layer.selection.kept_gn.numpy(),
         energy_dropped=layer.statistics.energy_dropped(layer.selection.kept_gn),

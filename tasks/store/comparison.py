@@ -26,7 +26,7 @@ def compare_runs(store: str, run_ids: Sequence[str]) -> list[ComparedRun]:
 def _read(run: StoredRun) -> ComparedRun:
     made = run.provenance()
     determinants, summary = made["ghost"]["determinants"], made["figures"]
-    kept = [run.selection(layer).kept_gn.numpy() for layer in range(summary["layers"])]
+    kept = {layer: run.selection(layer).kept_gn.numpy() for layer in run.layers}
     recovery = {"recovery": determinants["recovery"]}
     return ComparedRun(summary=summary | recovery, source=determinants["checkpoint"], kept=kept)
 
@@ -37,7 +37,12 @@ def machine_readable(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     for summary in figures:
         summary["perplexity_rise"] = rise(summary["perplexity"])
     pairs = [
-        {"runs": [runs[i].summary["run_id"] for i in overlap.pair], "mean": overlap.mean, "layers": overlap.layers}
+        {
+            "runs": [runs[i].summary["run_id"] for i in overlap.pair],
+            "mean": overlap.mean,
+            "layers": overlap.layers,
+            "numbers": overlap.numbers,
+        }
         for overlap in overlaps(runs)
     ]
     return {"runs": figures, "overlap": pairs}

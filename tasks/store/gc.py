@@ -59,7 +59,7 @@ def look(run: StoredRun, runs: Sequence[StoredRun], days: float) -> Unfinished |
         model=str(run.record.get("model", "?")),
         days=round(idle, 1),
         size=sum(found.size for found in {*own, *(() if _shared(run, runs) else pruned)}),
-        layers=run.layers,
+        layers=len(run.layers),
     )
 
 

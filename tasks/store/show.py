@@ -15,7 +15,7 @@ def layer_rows(store: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
     if not run.layers:
         raise MissingArtifact(f"run {run.keys.run_id} has no finished layer yet; start it again to continue")
     state = "finished" if run.finished else "not finished"
-    return f"run {run.keys.run_id}, {state}", [_row(run, layer) for layer in range(run.layers)]
+    return f"run {run.keys.run_id}, {state}", [_row(run, layer) for layer in run.layers]
 
 
 def _row(run: StoredRun, layer: int) -> dict[str, Any]:

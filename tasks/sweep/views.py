@@ -66,7 +66,7 @@ def _view(store: Store, outcome: Outcome, companions: Sequence[Outcome]) -> Mode
 def _layers(store: Store, outcome: Outcome, companions: Sequence[Outcome]) -> Iterator[Channels]:
     run = outcome.run(store)
     others = {other.cell.settings.method: other.run(store) for other in companions}
-    for layer in range(run.layers):
+    for layer in run.layers:
         statistics = run.statistics(layer)
         if statistics.energy_gn is None:
             return

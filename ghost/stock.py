@@ -1,0 +1,161 @@
+"""transformers' own model of a checkpoint, without weights until they are asked for.
+
+Loading a layer at a time is done by transformers' conversion of names and experts. What is used of its internals is
+here and in `ghost.checkpoint.names`, and pinned with it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghost.checkpoint.names import decoder_layers, skeleton, spelled
+from ghost.checkpoint.source import Checkpoint
+from ghost.checkpoint.tensors import AGAIN
+from ghost.errors import CheckpointError
+from ghost.mixer import Weights
+
+
+class Stock:
+    """The model on one device in one dtype. Its list of decoder layers may hold anything; `layer` gives the real ones.
+
+    Where a family keeps some tensors in fp32 in every dtype, they are.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self.checkpoint, self.device = checkpoint, device
+        self.model = skeleton(checkpoint.config, dtype)
+        self._bones = list(decoder_layers(self.model))
+        self._loading = _loading(self.model, device, dtype)
+        with torch.inference_mode(False):
+            for path, module in self.model.named_modules():
+                if not path.startswith(checkpoint.names.layers):
+                    self._make_buffers(module)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return decoder_layers(self.model)
+
+    def bones(self, i: int) -> nn.Module:
+        """Decoder layer i without weights, to ask for its attributes."""
+        return self._bones[i]
+
+    def layer(self, i: int) -> nn.Module:
+        """Decoder layer i with its weights, but for its mixer's; it is the caller's own."""
+        names = self.checkpoint.names
+        mixer = names.mixers.get(i)
+        wanted = [n for n in names.within(f"{names.layers}.{i}") if mixer is None or not n.startswith(f"{mixer}.")]
+        places = {i} | {self._place(names.source(name)) for name in wanted}
+        absent = {place: self.layers[place] for place in places}
+        try:
+            for place in places:
+                self.layers[place] = deepcopy(self._bones[place])
+            self._load(wanted)
+            module = self.layers[i]
+        finally:
+            for place, stub in absent.items():
+                self.layers[place] = stub
+        for part in module.modules():
+            self._make_buffers(part)
+        return module.requires_grad_(False)
+
+    @contextmanager
+    def outer(self, *, embeddings: bool) -> Iterator[Any]:
+        """Inside, the model has the weights that come before its layers, or those that come after them."""
+        names = self.checkpoint.names
+        table = self.model.get_input_embeddings()
+        path = next(path for path, module in self.model.named_modules() if module is table)
+        outside = [name for name in names.shapes if not name.startswith(f"{names.layers}.")]
+        wanted = [name for name in outside if name.startswith(f"{path}.") == embeddings]
+        bare = {name: _get(self.model, name) for name in outside}
+        try:
+            self._load(wanted)
+            yield self.model
+        finally:
+            for name, tensor in bare.items():
+                _put(self.model, name, tensor)
+
+    def _place(self, name: str) -> int:
+        return int(name.removeprefix(f"{self.checkpoint.names.layers}.").partition(".")[0])
+
+    def _load(self, wanted: Iterable[str]) -> None:
+        """Bring these tensors to where they belong in the model; CheckpointError where the files don't give them."""
+        names = self.checkpoint.names
+        sources = {name: names.source(name) for name in wanted}
+        files = sorted({file for source in sources.values() for file in names.homes.get(source, ())})
+        tensors = {spelled(file): tensor for file, tensor in self.checkpoint.tensors.load(files).items()}
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+
+        with _no_bars():
+            info, _ = convert_and_load_state_dict_in_model(self.model, tensors, self._loading)
+        for name, source in sources.items():
+            if name != source:
+                _put(self.model, name, _get(self.model, source))
+            if _get(self.model, name).is_meta:
+                reason = info.conversion_errors.get(source, "").strip().rpartition("\n")[2]
+                raise CheckpointError(
+                    f"{self.checkpoint.folder}: {name} can't be made of the tensors in the files"
+                    f"{f' ({reason})' if reason else ''}; {AGAIN}"
+                )
+
+    def _make_buffers(self, module: nn.Module) -> None:
+        """Rotary tables and the like, which no file holds, as transformers makes them when it loads a model."""
+        made = [name for name in module._non_persistent_buffers_set if module._buffers[name] is not None]
+        for name in made:
+            module._buffers[name] = torch.empty_like(module.get_buffer(name), device=self.device)
+        if made:
+            self.model._init_weights(module)
+
+
+def _loading(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    conversions: Any = get_model_conversion_mapping(model)
+    plan = model._get_dtype_plan(dtype)
+    return LoadStateDictConfig(weight_mapping=conversions, device_map={"": device}, dtype_plan=plan)
+
+
+def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weights], device: torch.device) -> Any:
+    """A module on `device` that shares nothing with the checkpoint: its tensors in their dtypes, with `mixers`, by
+    decoder layer, in place of its own, and with `config` in place of its config."""
+    names, tensors = checkpoint.names, checkpoint.tensors
+    own = {file for i in mixers for file in names.mixer(i).values()}
+    others = [file for files in names.homes.values() for file in files if file not in own]
+    state = {spelled(file): tensor for file, tensor in tensors.load(others).items()}
+    for i, mixer in mixers.items():
+        state |= {f"{names.mixers[i]}.{own}": tensor for own, tensor in mixer.items()}
+    state = {name: tensor.to(device, copy=True) for name, tensor in state.items()}
+    with _no_bars():
+        model = type(skeleton(config, torch.float32)).from_pretrained(None, config=config, state_dict=state)
+    for name in names.shapes:
+        if name in state and name in names.homes and state[name].dtype != _get(model, name).dtype:
+            _put(model, name, nn.Parameter(state[name], requires_grad=False))
+    return model.to(device).eval()
+
+
+def _get(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    return getattr(model.get_submodule(path), leaf)
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(path), leaf, tensor)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers shows a bar whenever it loads weights; here that is a layer."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
