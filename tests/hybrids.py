@@ -47,13 +47,13 @@ BASES: dict[str, dict[str, Any]] = {
     },
     "granitemoehybrid": _BAMBA | {
         "num_hidden_layers": 4, "layer_types": ["mamba", "attention", "mamba", "mamba"], "num_local_experts": 4,
-        "num_experts_per_tok": 2, "intermediate_size": 20, "shared_intermediate_size": 24,
+        "num_experts_per_tok": 2, "intermediate_size": 16, "shared_intermediate_size": 24,
         "position_embedding_type": "nope", "embedding_multiplier": 3.0, "residual_multiplier": 0.4,
         "logits_scaling": 2.5, "attention_multiplier": 0.2, "tie_word_embeddings": True,
     },
     "nemotron_h": _COMMON | {
         "head_dim": 8, "mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 8, "ssm_state_size": 16, "chunk_size": 8,
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
         "moe_shared_expert_intermediate_size": 24, "routed_scaling_factor": 2.5, "tie_word_embeddings": False,
     },
 }  # fmt: skip
@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nemotron_h": {"num_hidden_layers": 5, "hybrid_override_pattern": "ME*-M"},
     "nemotron_h-4-groups": {
         "layers_block_type": ["linear_attention", "mlp", "linear_attention", "full_attention", "moe"], "n_groups": 4,
-        "moe_latent_size": 12, "n_group": 2, "topk_group": 1, "use_bias": True, "mlp_bias": True,
+        "moe_latent_size": 16, "n_group": 2, "topk_group": 1, "use_bias": True, "mlp_bias": True,
     },
 }  # fmt: skip
 MTP = ("mtp.layers.0.norm.weight", "mtp.layers.0.mixer.q_proj.weight")
