@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import mixer_layout
+from ghost.checkpoint.families import check_mixers, mixer_layout
 from ghost.checkpoint.source import Checkpoint, check_complete, model_names
 from ghost.checkpoint.tensors import DTYPE_NAMES, TensorFiles
 from ghost.errors import CheckpointError
@@ -64,6 +64,7 @@ def in_memory(model: Any) -> LiveCheckpoint:
     config, tensors = deepcopy(model.config), _live(model.state_dict())
     raw = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__], "dtype": _dtype_name(model)}
     layout = mixer_layout(config)
+    check_mixers(config, PLACE)
     checkpoint = LiveCheckpoint(PLACE, raw, config, layout, tensors, model_names(config, tensors, PLACE))
     check_complete(checkpoint)
     return checkpoint
