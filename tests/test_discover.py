@@ -101,7 +101,7 @@ def test_a_checkpoint_can_be_the_source_itself(source: Source, models: Path) -> 
     [
         ({"model_type": "llama"}, "model_type 'llama' has attention and no recurrent state"),
         ({"model_type": "mamba"}, "model_type 'mamba' has Mamba1 mixers"),
-        ({"model_type": "nemotron_h", "hybrid_override_pattern": "*-*E"}, "none of these 4 layers does: 2 full_att"),
+        ({"model_type": "nemotron_h", "hybrid_override_pattern": "*-*E"}, "none of these 4 layers does: 2 attention"),
         ({"model_type": "bamba", "mamba_expand": "two"}, "config.json is not a valid bamba config ("),
         ({"model_type": "nemotron_h", "mamba_hidden_act": "relu2"}, "mamba_hidden_act is 'relu2'"),
         ({"model_type": ["mamba2"]}, "model_type ['mamba2'] is no name of a model"),

@@ -35,9 +35,9 @@ REFUSED = {
 }
 WRAPPED = {"qwen3_5": "qwen3_5_text", "nemotron_h_omni": "nemotron_h"}
 NO_MIXER: dict[str, tuple[dict[str, Any], str]] = {
-    "nemotron_h": ({"hybrid_override_pattern": "*-E*-"}, "2 full_attention, 2 mlp, 1 moe"),
-    "granitemoehybrid": ({"layer_types": ["attention"] * 4}, "4 full_attention"),
-    "bamba": ({"attn_layer_indices": [0, 1, 2, 3, 4]}, "5 full_attention"),
+    "nemotron_h": ({"hybrid_override_pattern": "*-E*-"}, "2 attention, 2 MLP, 1 experts"),
+    "granitemoehybrid": ({"layer_types": ["attention"] * 4}, "4 attention"),
+    "bamba": ({"attn_layer_indices": [0, 1, 2, 3, 4]}, "5 attention"),
 }
 
 

@@ -114,9 +114,9 @@ _ROWS = (
 FAMILIES = {row.model_type: row for row in _ROWS}
 PRUNED = tuple(name for name in FAMILIES if name != PROJECTED)
 """Families whose models can be pruned."""
-WITH_MIXER = {"linear_attention", "hybrid"}
-"""transformers' words for a decoder layer with a recurrent state, alone or beside attention; in these families the
-state is Mamba2's."""
+KINDS = {"linear_attention": "Mamba2", "hybrid": "Mamba2 with attention", "full_attention": "attention", "mlp": "MLP",
+         "moe": "experts"}  # fmt: skip
+"""What transformers' words for decoder layers mean in these families."""
 
 
 def refuse(model_type: object, raw: Mapping[str, object] = MappingProxyType({})) -> NoReturn:
@@ -152,14 +152,20 @@ def _transformers_object(raw: dict[str, Any]) -> Config:
     return CONFIG_MAPPING[raw["model_type"]].from_dict(with_infinity(raw))
 
 
+def layer_kinds(config: Config) -> dict[str, int]:
+    """How many decoder layers there are of each kind, most first."""
+    kinds = Counter(KINDS.get(str(kind), str(kind)) for kind in config.layer_types)
+    return dict(kinds.most_common())
+
+
 def check_mixers(config: Config, where: object) -> None:
     """CheckpointError where a hybrid's layers are all of another kind."""
-    kinds = Counter(config.layer_types)
-    if kinds and not kinds.keys() & WITH_MIXER:
-        found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    kinds = layer_kinds(config)
+    if kinds and not any(kind.startswith("Mamba2") for kind in kinds):
+        found = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
         raise CheckpointError(
             f"{where}: model_type {config.model_type!r} may have Mamba2 mixers, but none of these "
-            f"{kinds.total()} layers does: {found}; give a model with one"
+            f"{sum(kinds.values())} layers does: {found}; give a model with one"
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ghost.checkpoint.families import check_mixers, mixer_layout
 from ghost.checkpoint.source import Checkpoint, check_complete, model_names
-from ghost.checkpoint.tensors import DTYPE_NAMES, TensorFiles
+from ghost.checkpoint.tensors import DTYPE_NAMES, TensorFiles, is_finite
 from ghost.errors import CheckpointError
 
 PLACE = Path("the model in memory")
@@ -32,7 +32,7 @@ class LiveTensors(TensorFiles):
         CheckpointError for one that is not finite."""
         loaded = {name: self.live[name].cpu() for name in names}
         for name, tensor in loaded.items():
-            if not bool(torch.isfinite(tensor).all()):
+            if not is_finite(tensor):
                 raise CheckpointError(f"tensor {name} in {PLACE} has NaN or infinite values; load the model again")
         return loaded
 
