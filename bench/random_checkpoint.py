@@ -29,15 +29,16 @@ def write_random(folder: Path, shape: str, layers: int | None = None) -> Path:
         shapes[norm_name(i)] = (d_model,)
         mixer = mixer_layout(config).shapes()
         shapes |= {mixer_prefix(i) + name: size for name, size in mixer.items()}
-    plan = [Planned(name, size, torch.bfloat16, partial(_values, name, size)) for name, size in shapes.items()]
+    plan = [Planned(name, size, torch.bfloat16, partial(random_values, name, size)) for name, size in shapes.items()]
     write_weights(folder, plan)
     return folder
 
 
-def _values(name: str, size: tuple[int, ...]) -> Tensor:
+def random_values(name: str, size: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Values of one tensor that keep a model's activations finite."""
     if name.endswith("norm.weight") or name.endswith((".D", "norm_f.weight")):
-        return torch.ones(size, dtype=torch.bfloat16)
+        return torch.ones(size, dtype=dtype)
     if name.endswith("A_log"):
-        return torch.arange(1, size[0] + 1).log().to(torch.bfloat16)
+        return torch.arange(1, size[0] + 1).log().to(dtype)
     scale = size[-1] ** -0.5 if len(size) > 1 else 0.1
-    return (torch.randn(size, generator=torch.Generator().manual_seed(len(name))) * scale).to(torch.bfloat16)
+    return torch.randn(size, generator=torch.Generator().manual_seed(len(name)), dtype=dtype).mul_(scale)
