@@ -4,6 +4,7 @@
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,20 @@ def write_random_hybrid(folder: Path, shape: str, layers: int | None = None, **c
     plan = [
         Planned(name, size, dtype, partial(random_values, name, size, dtype)) for name, size, dtype in tensors(fields)
     ]
-    write_weights(folder, plan, SHARD_BYTES)
+    write_weights(folder, in_shards(plan))
     return folder
+
+
+def in_shards(tensors: Sequence[Planned]) -> dict[str, list[Planned]]:
+    """Files of SHARD_BYTES at most, or of one larger tensor, under their usual names."""
+    shards: list[list[Planned]] = [[]]
+    for tensor in tensors:
+        if shards[-1] and sum(t.size for t in shards[-1]) + tensor.size > SHARD_BYTES:
+            shards.append([])
+        shards[-1].append(tensor)
+    if len(shards) == 1:
+        return {"model.safetensors": shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
 
 
 def cut(fields: dict[str, Any], layers: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.names import Names, find_names
 from ghost.checkpoint.native import is_native, to_transformers
-from ghost.checkpoint.tensors import AGAIN, DTYPE_NAMES, TensorFiles, check_float, find_tensors
+from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
 
@@ -155,9 +155,7 @@ def check_complete(checkpoint: Checkpoint) -> None:
         if found:
             check_biases(checkpoint.config, found, where=f"layer {layer} of {where}")
         layout.check(found, where=f"layer {layer} of {where}")
-    for file in {file for files in names.homes.values() for file in files}:
-        home = checkpoint.tensors.home[file].name
-        check_float(file, DTYPE_NAMES[checkpoint.tensors.dtypes[file]], home)
+    checkpoint.tensors.check_floats(file for files in names.homes.values() for file in files)
     mixers = tuple(f"{path}." for path in names.mixers.values())
     for name in names.shapes:
         if not name.startswith(mixers):
