@@ -6,7 +6,7 @@
 
 Both are nemotron_h models: their layers may be any mix (`--pattern`), and their attention has no positions to set up.
 `prose` learns the texts as bench.train_text does (named as for `ghost run`; the last twentieth of each is held out),
-with the demo's widths, M-M*M-M: 3.7 M parameters, and 1.0 M on disk where the head is apart. `recall` learns the recall
+with the demo's widths, M-M*M-M: 3.7 M parameters, 4.7 M on disk where the head is apart. `recall` learns the recall
 probe's lines as bench.train_recall does, M*M: the pure model's two mixers with attention between them, whose keys the
 first mixer's convolution makes. `--pattern MM` is its control without attention. The same command continues from
 train.pt in `--out`.
