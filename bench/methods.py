@@ -110,13 +110,13 @@ def _prune(stack: Stack, cell: Cell, calibration_bl: Tensor, folder: Path) -> fl
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, sparsity=sparsity, round_to=1, seed=cell.seed)
     steps, selections = Walk(stack, calibration_bl, settings), list[Selection]()
-    stored = [folder / f"{i}.safetensors" for i in range(source.layers)]
-    for i, path in enumerate(stored):
+    stored = {i: folder / f"{i}.safetensors" for i in source.mixers}
+    for i, path in stored.items():
         statistics = steps.statistics(i)
-        selections.append(steps.select(i, statistics))
-        mixer = steps.reduce(i, statistics, selections[i])
+        selections.append(selection := steps.select(i, statistics))
+        mixer = steps.reduce(i, statistics, selection)
         save_file({name: tensor.contiguous() for name, tensor in mixer.items()}, path)
-        steps.restore(i, selections[i], partial(load_file, path) if steps.changes else None)
+        steps.restore(i, selection, partial(load_file, path) if steps.changes else None)
     layout, target = steps.form.layout(source.mixer_layout, selections, settings.round_to), folder / "pruned"
     target.mkdir()
     export(source, lambda i: load_file(stored[i]), layout, target, {})

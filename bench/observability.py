@@ -10,7 +10,6 @@ calibration and of 2,048 for evaluation. The figures are in docs/decisions.md, "
 import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -25,23 +24,24 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device
 from ghost.evaluation.perplexity import perplexity
 from ghost.mixer import PROJECTIONS, MixerInputs, Weights, mixer_forward, mixer_inputs
+from ghost.pruned_path import PrunedPath
 from ghost.saliency.balanced import balance
 from ghost.saliency.gramians import gramians
 from ghost.selection import Projection
 from ghost.settings import RunSettings
 from ghost.ssd import STATISTICS, ssd, states
-from ghost.stack import Layer, Stack, batches
+from ghost.stack import DecoderLayer, Stack
 
 Inputs = list[MixerInputs]
 Pair = tuple[Tensor, Tensor]
 
 
-def plain(layer: Layer, inputs: Inputs) -> Pair:
+def plain(layer: DecoderLayer, inputs: Inputs) -> Pair:
     """E H H^T and E C C^T."""
     return gramians(inputs)
 
 
-def later(layer: Layer, inputs: Inputs) -> Pair:
+def later(layer: DecoderLayer, inputs: Inputs) -> Pair:
     """Wo of a time-varying system, E_t sum_{s>=t} (prod a)^2 C_s C_s^T: C_s weighs `w_s = 1 + a_s^2 w_{s-1}`, what
     is left of all earlier steps; mean over heads."""
     weighted = []
@@ -53,13 +53,13 @@ def later(layer: Layer, inputs: Inputs) -> Pair:
     return gramians(inputs)[0], gramians(weighted)[1]
 
 
-def gated(layer: Layer, inputs: Inputs) -> Pair:
+def gated(layer: DecoderLayer, inputs: Inputs) -> Pair:
     """Each head's and headdim's state by the mean of |d output / d y|^2: gate, norm and out_proj's column, in Wc."""
     shares_hp = torch.cat([_reaches(layer, x).flatten(0, 1) for x in inputs]).mean(0).sqrt()
     return gramians([x._replace(x_blhp=x.x_blhp * shares_hp) for x in inputs])[0], gramians(inputs)[1]
 
 
-def _reaches(layer: Layer, x: MixerInputs) -> Tensor:
+def _reaches(layer: DecoderLayer, x: MixerInputs) -> Tensor:
     """|d output / d y|^2 (b, l, h, p) with the norm's scale held, for a gate before the norm."""
     y_blhp, _ = ssd(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, x.D_h)
     gate_bli = F.silu(x.z)
@@ -68,30 +68,31 @@ def _reaches(layer: Layer, x: MixerInputs) -> Tensor:
     return (gate_bli.square() / scale2_bl1 * column2_i).view_as(y_blhp)
 
 
-def states_alone(layer: Layer, inputs: Inputs) -> Pair:
+def states_alone(layer: DecoderLayer, inputs: Inputs) -> Pair:
     """Principal components of H."""
     Wc_gnn, Wo_gnn = gramians(inputs)
     return Wc_gnn, torch.eye(Wo_gnn.shape[-1], dtype=STATISTICS).expand_as(Wo_gnn)
 
 
-def readouts_alone(layer: Layer, inputs: Inputs) -> Pair:
+def readouts_alone(layer: DecoderLayer, inputs: Inputs) -> Pair:
     """Principal components of C."""
     Wc_gnn, Wo_gnn = gramians(inputs)
     return torch.eye(Wc_gnn.shape[-1], dtype=STATISTICS).expand_as(Wc_gnn), Wo_gnn
 
 
-VARIANTS: dict[str, Callable[[Layer, Inputs], Pair]] = {
+VARIANTS: dict[str, Callable[[DecoderLayer, Inputs], Pair]] = {
     variant.__name__: variant for variant in (plain, later, gated, states_alone, readouts_alone)
 }
 
 
-@dataclass(frozen=True)
 class Projected(Stack):
     """The model with a projection in every layer."""
 
-    projections: list[Projection]
+    def __init__(self, stack: Stack, projections: Sequence[Projection]) -> None:
+        super().__init__(stack.checkpoint, stack.device, stack.dtype)
+        self.projections = projections
 
-    def layer(self, i: int, mixer: Weights | None = None) -> Layer:
+    def layer(self, i: int, mixer: Weights | None = None) -> DecoderLayer:
         pair = dict(zip(PROJECTIONS, (self.projections[i].B_grn, self.projections[i].C_grn), strict=True))
         return super().layer(i, {**(mixer or self.checkpoint.mixer(i)), **pair})
 
@@ -99,15 +100,11 @@ class Projected(Stack):
 @torch.inference_mode()
 def project(stack: Stack, tokens_bl: Tensor, variant: str, kept: int) -> tuple[list[Projection], list[Tensor]]:
     """Projections to `kept` directions and Hankel values (g, n), layer by layer."""
-    hidden_blm, projections, hankel = stack.embed(tokens_bl), [], []
-    parts = list(batches(*tokens_bl.shape))
-    for i in range(stack.layers):
-        layer = stack.layer(i)
-        inputs = [stack.inputs(layer, hidden_blm[part]) for part in parts]
-        hankel_gn, B_gnn, C_gnn = balance(*VARIANTS[variant](layer, inputs))
-        projection = Projection(stack.place(B_gnn[:, :kept]), stack.place(C_gnn[:, :kept]))
-        for part, x in zip(parts, inputs, strict=True):
-            hidden_blm[part] = stack.advance(layer, hidden_blm[part], x, projection)
+    path, projections, hankel = PrunedPath(stack, tokens_bl), [], []
+    while path.position < stack.layers:
+        hankel_gn, *turned = balance(*VARIANTS[variant](*path.inputs()))
+        projection = Projection(*(basis_gnn[:, :kept].to(stack.device, stack.dtype) for basis_gnn in turned))
+        path.advance(projection)
         projections.append(projection)
         hankel.append(hankel_gn)
     return projections, hankel
@@ -131,7 +128,7 @@ def study(samples: int, tokens: int, kept_counts: Sequence[int]) -> Iterator[str
     for kept, variant, windows in cells:
         tokens_bl = sample_windows(calibration, windows, settings.length, settings.seed)
         projections, _ = project(stack, tokens_bl, variant, kept)
-        projected = Projected(stack.checkpoint, stack.device, stack.dtype, projections)
+        projected = Projected(stack, projections)
         rise = math.expm1(perplexity(projected, text, settings.window).nll - dense)
         yield f"{kept:3} {variant:14} {windows:4} windows {100 * rise:+.2f}%"
 

@@ -89,10 +89,10 @@ def _open(model: str | Path) -> Stack:
 
 def measure(subject: Subject, stack: Stack) -> dict[str, Any]:
     """The subject's figures for this model, which is its own or a smaller one."""
-    layout, layers = stack.checkpoint.mixer_layout, stack.layers
+    layout, mixers = stack.checkpoint.mixer_layout, len(stack.mixers)
     figures: dict[str, Any] = {
-        "ssm_bytes": 4 * layers * layout.state_elements,
-        "conv_bytes": 4 * layers * layout.conv_state_elements,
+        "ssm_bytes": 4 * mixers * layout.state_elements,
+        "conv_bytes": 4 * mixers * layout.conv_state_elements,
     }
     if subject.text is not None:
         figures["nll"] = perplexity(stack, subject.text, WINDOW).nll

@@ -13,4 +13,5 @@ from ghost.walk import LayerResult
 def write_pruned(source: Checkpoint, results: Sequence[LayerResult], form: Form, folder: Path) -> None:
     """Write what `results` have made of the source, which is of this form, to `folder`."""
     layout = form.layout(source.mixer_layout, [result.selection for result in results], round_to=1)
-    export(source, lambda i: pruned_mixer(source, results[i], form), layout, folder, {})
+    found = {result.layer: result for result in results}
+    export(source, lambda i: pruned_mixer(source, found[i], form), layout, folder, {})

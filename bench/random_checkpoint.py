@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import Mamba2Config
 
-from ghost.checkpoint.families import mixer_layout
-from ghost.checkpoint.source import EMBEDDINGS, FINAL_NORM, mixer_prefix, norm_name
-from ghost.checkpoint.writer import Planned, write_weights
+from ghost.checkpoint.names import find_names
+from ghost.checkpoint.writer import SINGLE, Planned, write_weights
 
 SHAPES = {"130m": (768, 24), "1.3b": (2048, 48)}
 VOCAB = 50288
@@ -24,13 +23,10 @@ def write_random(folder: Path, shape: str, layers: int | None = None) -> Path:
         architectures=["Mamba2ForCausalLM"],
     )  # fmt: skip
     config.save_pretrained(folder)
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (VOCAB, d_model), FINAL_NORM: (d_model,)}
-    for i in range(config.num_hidden_layers):
-        shapes[norm_name(i)] = (d_model,)
-        mixer = mixer_layout(config).shapes()
-        shapes |= {mixer_prefix(i) + name: size for name, size in mixer.items()}
+    names = find_names(config, files=())
+    shapes = {name: size for name, size in names.shapes.items() if name not in names.tied}
     plan = [Planned(name, size, torch.bfloat16, partial(random_values, name, size)) for name, size in shapes.items()]
-    write_weights(folder, plan)
+    write_weights(folder, {SINGLE: plan})
     return folder
 
 

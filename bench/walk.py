@@ -27,7 +27,7 @@ def run(device: str) -> dict[str, Any]:
         stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         stock.to(device).eval()
         contestants = {
-            "dense forward": lambda: _dense(stack, tokens_bl),
+            "dense forward": lambda: stack.run(tokens_bl),
             "walk": lambda: list(walk(stack, tokens_bl, RunSettings(sparsity=0.5))),
             "transformers' forward": lambda: [
                 stock.backbone(tokens_bl[p].to(device)) for p in batches(*tokens_bl.shape)
@@ -39,11 +39,3 @@ def run(device: str) -> dict[str, Any]:
         "walk / dense forward": seconds["walk"] / seconds["dense forward"],
         "transformers' forward / dense forward": seconds["transformers' forward"] / seconds["dense forward"],
     }
-
-
-def _dense(stack: Stack, tokens_bl: torch.Tensor) -> None:
-    hidden_blm = stack.embed(tokens_bl)
-    for i in range(stack.layers):
-        layer = stack.layer(i)
-        for part in batches(*tokens_bl.shape):
-            hidden_blm[part] = stack.advance(layer, hidden_blm[part], stack.inputs(layer, hidden_blm[part]))

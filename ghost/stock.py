@@ -60,7 +60,7 @@ class Stock:
                 self.layers[place] = stub
         for part in module.modules():
             self._make_buffers(part)
-        return module.requires_grad_(False)
+        return module
 
     @contextmanager
     def outer(self, *, embeddings: bool) -> Iterator[Any]:
@@ -91,6 +91,7 @@ class Stock:
 
         with _no_bars():
             info, _ = convert_and_load_state_dict_in_model(self.model, tensors, self._loading)
+        self.model.requires_grad_(False)  # what is loaded asks for gradients, and every tensor after it would
         for name, source in sources.items():
             if name != source:
                 _put(self.model, name, _get(self.model, source))

@@ -7,11 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from ghost.mixer import mixer_forward, mixer_inputs
+from ghost.pruned_path import PrunedPath
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery.fit import fit, parts_of, readings
 from ghost.selection import select
 from ghost.settings import RunSettings
-from ghost.stack import Layer, Stack
+from ghost.stack import DecoderLayer, Stack
 from ghost.surgery import project_mixer, slice_mixer, zero_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import small_settings, through_layers
@@ -31,25 +32,31 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     return open_stack(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=N, n_groups=2))
 
 
+def entry(stack: Stack) -> Pairs:
+    """At layer 0, where both paths are the same."""
+    dense, path = DensePath(stack, TOKENS), PrunedPath(stack, TOKENS)
+    inputs_blm, outlook = torch.cat(list(path.mixer_inputs())), dict.fromkeys(range(LAYERS), FIRST)
+    return Pairs(stack, TOKENS, path.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
+
+
 @pytest.fixture(scope="module")
 def pairs(stack: Stack) -> Pairs:
-    dense = DensePath(stack, TOKENS)
-    return Pairs(stack, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
+    return entry(stack)
 
 
-def pruned(stack: Stack) -> Layer:
+def pruned(stack: Stack) -> DecoderLayer:
     source = stack.checkpoint
     return stack.layer(0, slice_mixer(source.mixer_layout, source.mixer(0), FIRST)[1])
 
 
-def misses(layer: Layer, dense: Layer, pairs: Pairs) -> float:
+def misses(layer: DecoderLayer, dense: DecoderLayer, pairs: Pairs) -> float:
     """Squared error of the mixer's output on the same inputs, relative to the dense one's."""
-    normed_blm, _ = pairs.take(dense, pairs.rows)
-    ours, theirs = (mixer_forward(one.layout, one.mixer, normed_blm) for one in (layer, dense))
+    inputs_blm, _ = pairs.take(pairs.rows)
+    ours, theirs = (mixer_forward(one.layout, one.mixer, inputs_blm) for one in (layer, dense))
     return float((ours - theirs).square().sum() / theirs.square().sum())
 
 
-def of_b_and_c(layer: Layer) -> dict[str, torch.Tensor]:
+def of_b_and_c(layer: DecoderLayer) -> dict[str, torch.Tensor]:
     """Which entries of each tensor make B and C, by hand: in_proj has [z | x | B | C | dt], conv1d [x | B | C]."""
     inner, bc = layer.layout.d_inner, 2 * layer.layout.n_groups * layer.layout.d_state
     masks = {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in layer.mixer.items()}
@@ -88,7 +95,7 @@ def test_what_a_mixer_of_this_size_can_say_is_found_again(stack: Stack, pairs: P
     for name, mask in of_b_and_c(small).items():
         noise = torch.randn(mask.shape, generator=random) * small.mixer[name].std()
         disturbed[name] = torch.where(mask, small.mixer[name] + 0.3 * noise, small.mixer[name])
-    start, (fitted, held) = small._replace(mixer=disturbed), pairs.split()
+    start, (fitted, held) = small.with_mixer(disturbed), pairs.split()
     moved = fit(start, small, fitted, held, seed=0)
     assert misses(moved, small, held) < 0.2 * misses(start, small, held)
 
@@ -118,12 +125,9 @@ def test_of_a_projected_mixer_the_projections_move(stack: Stack, pairs: Pairs) -
     assert changed == {"B_proj", "C_proj"}
 
 
-def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(stack: Stack, pairs: Pairs) -> None:
+def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(stack: Stack) -> None:
     layer, low = pruned(stack), Stack(stack.checkpoint, stack.device, torch.bfloat16)
-    coarse = Pairs(
-        low, *(getattr(pairs, name) for name in ("tokens_bl", "hidden_blm", "target_blm", "rows", "outlook"))
-    )
-    found = recover(coarse, 0, layer.mixer, local=False, seed=0, refit=True)
+    found = recover(entry(low), 0, layer.mixer, local=False, seed=0, refit=True)
     assert "fit" in found.nll and found.nll[found.chosen] == min(found.nll.values())
     assert all(found.mixer[name].dtype == tensor.dtype for name, tensor in layer.mixer.items())
     for name, mask in of_b_and_c(layer).items():

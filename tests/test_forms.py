@@ -114,13 +114,12 @@ def test_the_walk_goes_on_through_what_a_fifth_form_leaves_resumed_as_at_once(so
     stack, settings = open_stack(source.folder), RunSettings.make(method=fifth, round_to=4)
     first, second, _ = walk(stack, TOKENS, settings)
     assert first.changed is not None and second.changed is not None
-    layer, entering_blm = stack.layer(0, first.changed), stack.embed(TOKENS)
-    left_blm = stack.advance(layer, entering_blm, stack.inputs(layer, entering_blm))
+    left_blm = stack.layer(0, first.changed).advance(stack.enter(TOKENS))
     resumed, stored = Walk(stack, TOKENS, settings), first.changed
     resumed.restore(0, first.selection, lambda: stored)
     reduced = resumed.reduce(1, statistics := resumed.statistics(1), resumed.select(1, statistics))
     assert resumed._path is not None
-    assert torch.allclose(resumed._path.hidden_blm, left_blm, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(resumed._path.stream.hidden_blm, left_blm, rtol=1e-5, atol=1e-6)
     assert all(reduced[name].equal(tensor) for name, tensor in second.changed.items())
 
 

@@ -1,6 +1,7 @@
 """Logits take no more memory than a named bound, and the figures are the same within rounding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from ghost.evaluation.contexts import PREDICTED, context_nll
 from ghost.evaluation.forward import within_logit_bytes
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import Prompts, recall
-from ghost.stack import Stack
+from ghost.stack import Head, Stack
 from tests.models import VOCAB, make_model, open_stack, random_tokens
 
 
@@ -40,13 +41,18 @@ def test_logits_stay_within_the_bound_and_the_figures_as_they_are(
     what: str, rows: int, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure, least = MEASURED[what]
-    plain, sizes, logits = measure(stack), [], Stack.logits
+    plain, sizes, head = measure(stack), [], Stack.head
 
-    def noted(self: Stack, head: tuple[Tensor, Tensor], hidden_blm: Tensor) -> Tensor:
-        sizes.append((found := logits(self, head, hidden_blm)).nbytes)
-        return found
+    @contextmanager
+    def noted(self: Stack) -> Iterator[Head]:
+        def logits(hidden_blm: Tensor) -> Tensor:
+            sizes.append((found := within(hidden_blm)).nbytes)
+            return found
 
-    monkeypatch.setattr(Stack, "logits", noted)
+        with head(self) as within:
+            yield logits
+
+    monkeypatch.setattr(Stack, "head", noted)
     bound = 4 * VOCAB * least * rows
     monkeypatch.setattr("ghost.evaluation.forward.LOGIT_BYTES", bound)
     torch.testing.assert_close(measure(stack), plain, rtol=1e-6, atol=0)

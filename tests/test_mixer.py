@@ -1,6 +1,7 @@
 """ghost's mixer against transformers' own, for all six families, on tiny random mixers; layouts and their errors."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, MambaConfig
 
-from ghost.checkpoint.families import FAMILIES, mixer_layout
+from ghost.checkpoint.families import mixer_layout
+from ghost.checkpoint.names import find_names
 from ghost.errors import CheckpointError, SettingsError
 from ghost.mixer import Gating, mixer_forward, mixer_inputs, mixer_output
 from ghost.ssd import recurrence
@@ -128,10 +130,15 @@ def test_paths_find_every_mixer_of_a_model_in_memory_and_on_disk(model_type: str
     fields, mixers = WHOLE[model_type]
     model = AutoModelForCausalLM.from_config(tiny_config(model_type, **fields))
     model.save_pretrained(tmp_path)
-    paths = [path.format(i=i) for path in FAMILIES[model_type].mixer_paths for i in range(2)]
-    for names in (model.state_dict(), load_file(tmp_path / "model.safetensors")):
-        assert sum(name.endswith(".A_log") for name in names) == mixers
-        assert sum(f"{path}.A_log" in names for path in paths) == mixers
+    files = load_file(tmp_path / "model.safetensors")
+    names = find_names(model.config, files)
+    assert {f"{path}.A_log" for path in names.mixers.values()} == a_logs(model.state_dict())
+    assert {names.mixer(i)["A_log"] for i in names.mixers} == a_logs(files)
+    assert len(names.mixers) == mixers and sorted(names.mixers) == list(names.mixers)
+
+
+def a_logs(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.endswith(".A_log")}
 
 
 def test_check_accepts_a_mixer_without_biases():

@@ -94,13 +94,11 @@ def test_later_layers_see_what_the_projected_ones_leave(stack: Stack, results: l
     """The walk's own projection of tensors that it holds is the stored mixer's forward."""
     one_shot = list(walk(stack, TOKENS, SETTINGS.model_copy(update={"sequential": False})))
     assert not one_shot[1].selection.saliency_gn.allclose(results[1].selection.saliency_gn, rtol=1e-3)
-    hidden_blm = stack.embed(TOKENS)
-    layer = stack.layer(0, changed(results[0]))
-    through_blm = stack.advance(layer, hidden_blm, stack.inputs(layer, hidden_blm))
+    through_blm = stack.layer(0, changed(results[0])).advance(stack.enter(TOKENS))
     steps = Walk(stack, TOKENS, SETTINGS)
     steps.restore(0, results[0].selection, lambda: changed(results[0]))
     steps.statistics(1)
-    assert steps._path is not None and steps._path.hidden_blm.equal(through_blm)
+    assert steps._path is not None and steps._path.stream.hidden_blm.equal(through_blm)
 
 
 def test_the_folder_loads_in_transformers_and_computes_what_ghost_does(folder: Path) -> None:

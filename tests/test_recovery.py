@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch.testing import assert_close
 
-from ghost.checkpoint.source import mixer_prefix
 from ghost.errors import SettingsError, VerificationError
 from ghost.evaluation.verify import verify
 from ghost.export import export
 from ghost.mixer import mixer_forward
+from ghost.pruned_path import PrunedPath
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery import local as local_steps
 from ghost.recovery.judge import nlls
@@ -23,7 +23,7 @@ from ghost.recovery.local import descend
 from ghost.recovery.ridge import OUT_PROJ, sums
 from ghost.selection import select
 from ghost.settings import RunSettings
-from ghost.stack import Layer, Stack
+from ghost.stack import DecoderLayer, Stack
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.export import provenance
@@ -48,7 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     return open_stack(make_model(tmp_path_factory.mktemp("model"), layers=LAYERS, d_state=16, n_groups=2))
 
 
-def pruned(stack: Stack, i: int) -> Layer:
+def pruned(stack: Stack, i: int) -> DecoderLayer:
     source = stack.checkpoint
     return stack.layer(i, slice_mixer(source.mixer_layout, source.mixer(i), FIRST)[1])
 
@@ -56,8 +56,9 @@ def pruned(stack: Stack, i: int) -> Layer:
 @pytest.fixture(scope="module")
 def pairs(stack: Stack) -> Pairs:
     """The entry of layer 0, where both paths are the same."""
-    dense = DensePath(stack, TOKENS)
-    return Pairs(stack, TOKENS, dense.hidden_blm, dense.outputs(), torch.arange(ROWS), [FIRST] * LAYERS)
+    dense, path = DensePath(stack, TOKENS), PrunedPath(stack, TOKENS)
+    inputs_blm, outlook = torch.cat(list(path.mixer_inputs())), dict.fromkeys(range(LAYERS), FIRST)
+    return Pairs(stack, TOKENS, path.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
 
 
 def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs) -> None:
@@ -79,7 +80,7 @@ def test_the_dense_path_is_the_dense_model(stack: Stack) -> None:
         block.register_forward_pre_hook(lambda block, args: entering.append(args[0]))
     stock_logits(model, TOKENS)
     for hidden_blm in entering:
-        assert_close(dense.hidden_blm, hidden_blm, rtol=1e-4, atol=1e-4)
+        assert_close(dense.stream.hidden_blm, hidden_blm, rtol=1e-4, atol=1e-4)
         dense.advance()
 
 
@@ -105,20 +106,21 @@ def test_features_and_targets_are_those_of_the_mixers(stack: Stack, pairs: Pairs
 
 def test_the_judge_measures_what_stock_transformers_measures(stack: Stack, pairs: Pairs) -> None:
     layout, layer = stack.checkpoint.mixer_layout, pruned(stack, 0)
+    prefix = stack.checkpoint.names.mixers[0]
     model = mask_stock(load_stock(stack.checkpoint.folder), stack.checkpoint, [FIRST] * LAYERS)
     held = pairs.split()[1]
     dense, with_layer = nlls(held, 0, [stack.layer(0), layer])
     for nll, mixer in ((dense, stack.layer(0).mixer), (with_layer, pad_mixer(layout, layer.mixer))):
-        model.load_state_dict({mixer_prefix(0) + name: tensor for name, tensor in mixer.items()}, strict=False)
+        model.load_state_dict({f"{prefix}.{name}": tensor for name, tensor in mixer.items()}, strict=False)
         logits = stock_logits(model, TOKENS[held.rows])[:, :-1]
         expected = F.cross_entropy(logits.flatten(0, 1), TOKENS[held.rows, 1:].long().flatten())
         assert nll == pytest.approx(float(expected), rel=1e-5)
     assert dense != with_layer
 
 
-def squared_error(layer: Layer, pairs: Pairs) -> float:
-    normed_blm, target_blm = pairs.take(layer, pairs.rows)
-    return float(F.mse_loss(mixer_forward(layer.layout, layer.mixer, normed_blm), target_blm))
+def squared_error(layer: DecoderLayer, pairs: Pairs) -> float:
+    inputs_blm, target_blm = pairs.take(pairs.rows)
+    return float(F.mse_loss(mixer_forward(layer.layout, layer.mixer, inputs_blm), target_blm))
 
 
 def test_local_steps_lower_the_error_on_windows_that_they_never_saw(stack: Stack, pairs: Pairs) -> None:

@@ -13,7 +13,7 @@ from ghost.mixer import MixerInputs, mixer_inputs
 from ghost.saliency import METHODS, LayerStatistics, find_method, row_norms
 from ghost.settings import RunSettings
 from ghost.ssd import energies, recurrence
-from ghost.stack import Stack
+from ghost.stack import Stack, Stream
 from ghost.walk import Walk
 from tests.families import D_STATE, HEADDIM, HEADS, hidden_states, tiny_mixer
 from tests.models import make_model, open_stack, random_tokens
@@ -131,7 +131,7 @@ def test_energies_that_overflowed_are_refused_by_layer(statistic: str, value: fl
 class Blind(Stack):
     """Reads no tokens."""
 
-    def embed(self, tokens_bl: Tensor) -> Tensor:
+    def enter(self, tokens_bl: Tensor) -> Stream:
         raise EOFError
 
 

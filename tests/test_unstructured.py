@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from ghost.surgery import thin_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import ByHand, small_settings, through_layers, through_report
 from tests.chaos import contents
-from tests.models import make_model, open_stack, random_tokens
+from tests.models import load_stock, make_model, open_stack, random_tokens, stock_logits
 
 HERE = "layer 3"
 METHODS = {"wanda": wanda, "sparsegpt": sparsegpt}
@@ -149,6 +150,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     return open_stack(make_model(tmp_path_factory.mktemp("model"), d_state=8, n_groups=2))
 
 
+def given_to_mixer(model: Any, layer: int, tokens_bl: Tensor) -> Tensor:
+    """What stock transformers gives a layer's mixer, (b, l, m)."""
+    given: list[Tensor] = []
+    hook = model.backbone.layers[layer].mixer.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    stock_logits(model, tokens_bl)
+    hook.remove()
+    return given[0]
+
+
 def settings_of(method: str, **changes: object) -> RunSettings:
     return RunSettings.make(method=method, round_to=4, **changes)
 
@@ -156,29 +166,22 @@ def settings_of(method: str, **changes: object) -> RunSettings:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_walk_thins_each_layer_on_what_the_thinned_layers_before_it_leave(stack: Stack, name: str) -> None:
     tokens_bl, source = random_tokens(6, 24), stack.checkpoint
-    hidden_blm = stack.embed(tokens_bl)
+    model = load_stock(source.folder)
     for result in walk(stack, tokens_bl, settings_of(name)):
-        layer = stack.layer(result.layer)
-        normed_blm = torch.nn.functional.rms_norm(hidden_blm, (32,), layer.norm_m, stack.norm_eps)
-        expected = thin_mixer(source.mixer_layout, source.mixer(result.layer), METHODS[name], [normed_blm], 4, HERE)
+        given_blm = given_to_mixer(model, result.layer, tokens_bl)
+        expected = thin_mixer(source.mixer_layout, source.mixer(result.layer), METHODS[name], [given_blm], 4, HERE)
         assert result.changed is not None and result.changed.keys() == expected.keys()
         assert_close(result.changed["in_proj.weight"], expected["in_proj.weight"], rtol=1e-3, atol=1e-5)
-        thinned = stack.layer(result.layer, result.changed)
-        hidden_blm = stack.advance(thinned, hidden_blm, stack.inputs(thinned, hidden_blm))
+        model.backbone.layers[result.layer].mixer.load_state_dict(result.changed)
         assert result.selection.kept_gn.all() and result.statistics.tokens == tokens_bl.numel()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_shot_walks_thin_on_the_dense_model_s_activations(stack: Stack, name: str) -> None:
-    tokens_bl = random_tokens(6, 24)
-    dense_blm = stack.embed(tokens_bl)
-    for i in range(2):
-        layer = stack.layer(i)
-        dense_blm = stack.advance(layer, dense_blm, stack.inputs(layer, dense_blm))
-    normed_blm = torch.nn.functional.rms_norm(dense_blm, (32,), stack.layer(2).norm_m, stack.norm_eps)
+    tokens_bl, source = random_tokens(6, 24), stack.checkpoint
+    given_blm = given_to_mixer(load_stock(source.folder), 2, tokens_bl)
     last = list(walk(stack, tokens_bl, settings_of(name, sequential=False)))[2]
-    source = stack.checkpoint
-    expected = thin_mixer(source.mixer_layout, source.mixer(2), METHODS[name], [normed_blm], 4, HERE)
+    expected = thin_mixer(source.mixer_layout, source.mixer(2), METHODS[name], [given_blm], 4, HERE)
     assert last.changed is not None
     assert_close(last.changed["in_proj.weight"], expected["in_proj.weight"], rtol=1e-3, atol=1e-5)
 

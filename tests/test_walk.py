@@ -5,21 +5,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from weakref import ref
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
 
-from ghost.checkpoint.source import EMBEDDINGS, Checkpoint
+from ghost.checkpoint.source import Checkpoint
 from ghost.checkpoint.tensors import TensorFiles
-from ghost.mixer import MixerInputs, mixer_inputs
+from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs
 from ghost.saliency import LayerStatistics, row_norms
 from ghost.selection import Selection
 from ghost.settings import RunSettings
 from ghost.ssd import Energies, recurrence
-from ghost.stack import Layer, Stack
+from ghost.stack import Stack
 from ghost.walk import LayerResult, Walk, walk
 from tests.models import load_stock, make_model, mask_stock, open_stack, random_tokens, stock_logits
 
@@ -146,7 +146,7 @@ def test_batches_do_not_change_what_is_kept(case: Case, results: list[LayerResul
 
 
 def test_bf16_computes_about_the_same_statistics(case: Case):
-    in_bf16 = replace(case.stack, dtype=torch.bfloat16)
+    in_bf16 = Stack(case.stack.checkpoint, case.stack.device, torch.bfloat16)
     settings = case.settings.model_copy(update={"sequential": False})
     for result, exact in zip(walk(in_bf16, TOKENS, settings), case.walk(sequential=False), strict=True):
         for found_gn, exact_gn in zip(energies_of(result.statistics), energies_of(exact.statistics), strict=True):
@@ -156,50 +156,56 @@ def test_bf16_computes_about_the_same_statistics(case: Case):
 
 @dataclass(frozen=True)
 class Watched(TensorFiles):
-    """Notes every tensor that is read; when a mixer is, no other layer's may be in memory still."""
+    """Notes every tensor that is read; when one of a layer is, nothing of another layer may be in memory still."""
 
     reads: list[str] = field(default_factory=list)
-    mixers: list[ref[Tensor]] = field(default_factory=list)
+    held: list[tuple[str, StorageWeakRef]] = field(default_factory=list)
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         loaded = super().load(names)
         self.reads.extend(loaded)
-        if any(".mixer." in name for name in loaded):
-            assert all(tensor() is None for tensor in self.mixers)
-            self.mixers[:] = [ref(tensor) for tensor in loaded.values()]
+        for name, tensor in loaded.items():
+            if name.startswith("backbone.layers."):
+                layer = name.split(".")[2]
+                assert all(storage.expired() for other, storage in self.held if other != layer)
+                self.held.append((layer, StorageWeakRef(tensor.untyped_storage())))
         return loaded
 
 
-@dataclass(frozen=True)
-class Counting(Stack):
-    """Notes how many rows go through in_proj and conv1d, each time that they run."""
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows go through in_proj and conv1d, each time that they run."""
+    counted: list[int] = []
 
-    rows: list[int] = field(default_factory=list)
+    def counting(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> MixerInputs:
+        counted.append(len(hidden_blm))
+        return mixer_inputs(layout, weights, hidden_blm)
 
-    def inputs(self, layer: Layer, hidden_blm: Tensor) -> MixerInputs:
-        self.rows.append(len(hidden_blm))
-        return super().inputs(layer, hidden_blm)
+    monkeypatch.setattr("ghost.stack.mixer_inputs", counting)
+    return counted
 
 
-def watched(source: Checkpoint) -> tuple[Counting, Watched]:
+def watched(source: Checkpoint) -> tuple[Stack, Watched]:
     files = source.tensors
     tensors = Watched(files.files, files.home, files.shapes, files.dtypes)
-    return Counting(replace(source, tensors=tensors), torch.device("cpu"), torch.float32), tensors
+    return Stack(replace(source, tensors=tensors), torch.device("cpu"), torch.float32), tensors
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-def test_a_walk_reads_and_computes_each_layer_once_and_holds_one(case: Case, sequential: bool, small_batches: None):
+def test_a_walk_reads_and_computes_each_layer_once_and_holds_one(
+    case: Case, sequential: bool, small_batches: None, rows: list[int]
+):
     stack, files = watched(case.stack.checkpoint)
     for result in walk(stack, TOKENS, case.settings.model_copy(update={"sequential": sequential})):
-        assert stack.rows == [4, 2] * (result.layer + 1)
+        assert rows == [4, 2] * (result.layer + 1)
     layers = {name for name in files.home if name.startswith("backbone.layers.")}
-    assert Counter(files.reads) == Counter(layers | {EMBEDDINGS})
+    assert Counter(files.reads) == Counter(layers | {"backbone.embeddings.weight"})
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
-def test_a_method_that_looks_at_weights_reads_the_mixers_alone(case: Case, method: str):
+def test_a_method_that_looks_at_weights_reads_the_mixers_alone(case: Case, method: str, rows: list[int]):
     stack, files = watched(case.stack.checkpoint)
     for result in walk(stack, TOKENS, case.settings.model_copy(update={"method": method})):
         assert not energies_of(result.statistics)
     assert Counter(files.reads) == Counter(name for name in files.home if ".mixer." in name)
-    assert not stack.rows
+    assert not rows
