@@ -29,7 +29,7 @@ from ghost.pruning import Pruning
 from ghost.saliency import METHODS, form_of
 from ghost.settings import RunSettings
 from ghost.stack import Stack
-from ghost.walk import LayerResult, walk
+from ghost.walk import LayerResult, check_source, walk
 
 
 class PruneOptions(TypedDict, total=False):
@@ -67,6 +67,7 @@ def prune(
     """
     settings = _settings({"sparsity": sparsity, "method": method, **options})
     source = open_model(model)
+    check_source(source, settings)
     found = find_tokenizer(tokenizer, source, calibration)
     tokens_bl = calibration_windows(calibration, found, source, settings)
     stack = open_stack(model, source, settings)

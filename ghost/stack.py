@@ -189,6 +189,7 @@ class Stack:
             layer = self.layer(i)
             for rows, part in stream.batches():
                 stream.put(rows, layer.advance(part))
+            del layer  # before the next one is read
         return stream
 
     @contextmanager

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghost.checkpoint.in_memory import LiveCheckpoint
 from ghost.checkpoint.names import decoder_layers, skeleton, spelled
 from ghost.checkpoint.source import Checkpoint
 from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
-from ghost.mixer import Weights
+from ghost.mixer import RECURRENT, Weights
 
 
 class Stock:
@@ -121,8 +122,12 @@ def _loading(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weights], device: torch.device) -> Any:
-    """A module on `device` that shares nothing with the checkpoint: its tensors in their dtypes, with `mixers`, by
-    decoder layer, in place of its own, and with `config` in place of its config."""
+    """A module on `device` that shares nothing with the checkpoint: its tensors with `mixers`, by decoder layer, in
+    place of its own, and with `config` in place of its config.
+
+    Tensors of a model in memory keep their dtypes. Those of a folder do if they have one in common, what is RECURRENT
+    in any case; otherwise transformers chooses one, since a mixture is not what its modules compute with.
+    """
     names, tensors = checkpoint.names, checkpoint.tensors
     own = {file for i in mixers for file in names.mixer(i).values()}
     others = [file for files in names.homes.values() for file in files if file not in own]
@@ -130,12 +135,25 @@ def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weight
     for i, mixer in mixers.items():
         state |= {f"{names.mixers[i]}.{own}": tensor for own, tensor in mixer.items()}
     state = {name: tensor.to(device, copy=True) for name, tensor in state.items()}
+    dtypes = {tensor.dtype for name, tensor in state.items() if not name.endswith(RECURRENT)}
+    dtype = "auto" if len(dtypes) > 1 else dtypes.pop()
     with _no_bars():
-        model = type(skeleton(config, torch.float32)).from_pretrained(None, config=config, state_dict=state)
-    for name in names.shapes:
-        if name in state and name in names.homes and state[name].dtype != _get(model, name).dtype:
-            _put(model, name, nn.Parameter(state[name], requires_grad=False))
+        model = type(skeleton(config, torch.float32)).from_pretrained(
+            None, config=config, state_dict=state, dtype=dtype
+        )
+    is_live = isinstance(checkpoint, LiveCheckpoint)
+    if is_live:  # its names are in memory what they are, and in files what transformers makes of them
+        del model._weight_conversions
+    _keep_dtypes(model, {name: state[name] for name in state if is_live or name.endswith(RECURRENT)})
     return model.to(device).eval()
+
+
+def _keep_dtypes(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put those of the tensors into the model that it has in another dtype."""
+    for name, made in model.state_dict(keep_vars=True).items():
+        if name in tensors and tensors[name].dtype != made.dtype:
+            is_parameter = isinstance(made, nn.Parameter)
+            _put(model, name, nn.Parameter(tensors[name], requires_grad=False) if is_parameter else tensors[name])
 
 
 def _get(model: nn.Module, name: str) -> Tensor:

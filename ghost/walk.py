@@ -11,8 +11,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from ghost.checkpoint.families import FAMILIES, family_of
 from ghost.checkpoint.source import Checkpoint
-from ghost.errors import CheckpointError
+from ghost.errors import CheckpointError, SettingsError
 from ghost.forms import Dense, Evidence
 from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
@@ -59,7 +60,7 @@ class Walk:
 
     def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning) -> None:
         check_pruning(settings)
-        _check_source(stack.checkpoint)
+        check_source(stack.checkpoint, settings)
         self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
@@ -189,8 +190,16 @@ def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerRe
         yield LayerResult(i, statistics, selection, changed, recovered)
 
 
-def _check_source(source: Checkpoint) -> None:
+def check_source(source: Checkpoint, settings: Pruning) -> None:
+    """CheckpointError or SettingsError where this model can't be pruned as the settings say; reads no tensor."""
     if source.mixer_layout.projected_from:
         raise CheckpointError(
             f"{source.folder} is projected and can't be pruned again; give the model it was made from"
+        )
+    family = family_of(source.config)
+    if form_of(settings.method, soft=settings.soft).carries_code and not family.projects:
+        able = ", ".join(row.model_type for row in FAMILIES.values() if row.projects)
+        raise SettingsError(
+            f"method {settings.method} makes a projected checkpoint, which ghost can write for {able} only, not for "
+            f"{family.model_type}; choose another method, e.g. ghost with --recovery fit"
         )

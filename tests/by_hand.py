@@ -42,7 +42,7 @@ class ByHand:
         return state.data
 
     def prune(self) -> None:
-        for number in range(self.run.source.layers):
+        for number in self.source.mixers:
             chain = self.layers[-1].record.digest if self.layers else self.pruning.prune_id
             statistics = self._result(calibrate_layer, number, chain)
             selection = self._result(score_layer, number, statistics)
@@ -66,7 +66,7 @@ class ByHand:
     @property
     def cached(self) -> set[int]:
         """The layers that the store had."""
-        return {number for number, layer in enumerate(self.layers) if layer.cached}
+        return {layer.record.layer for layer in self.layers if layer.cached}
 
 
 def through_layers(settings: RunSettings) -> ByHand:

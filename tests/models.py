@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
-from ghost.export import export
+from ghost.export import KEPT, export, kept_channels
 from ghost.forms import Dense
 from ghost.saliency import form_of
 from ghost.selection import Selection
@@ -119,8 +119,8 @@ def stock_logits(model: Any, tokens_bl: Tensor) -> Tensor:
 
 
 def mask_stock(model: Any, source: Checkpoint, selections: list[Selection]) -> Any:
-    """The stock model with the dropped channels of its first layers zeroed; the others stay dense."""
-    for i, selection in enumerate(selections):
+    """The stock model with the dropped channels of its first mixers zeroed; the others stay dense."""
+    for i, selection in zip(source.mixers, selections, strict=False):
         zeroed = zero_mixer(source.mixer_layout, source.mixer(i), selection)
         prefix = source.names.mixers[i]
         model.load_state_dict({f"{prefix}.{name}": t for name, t in zeroed.items()}, strict=False)
@@ -128,18 +128,19 @@ def mask_stock(model: Any, source: Checkpoint, selections: list[Selection]) -> A
 
 
 def prune(source: Checkpoint, folder: Path, **fields: Any) -> list[Selection]:
-    """Walk on random tokens and export to `folder`, as the flow does but with no store in between."""
+    """Walk on random tokens and export to `folder`, as the flow does but with no store in between. The selections come
+    in the order of the mixers."""
     settings = RunSettings.make(**{"round_to": 4} | fields)
     stack = Stack(source, torch.device("cpu"), torch.float32)
-    selections = [result.selection for result in walk(stack, random_tokens(4, 24, seed=7), settings)]
+    selections = {result.layer: result.selection for result in walk(stack, random_tokens(4, 24, seed=7), settings)}
     form = form_of(settings.method, soft=settings.soft)
-    layout = form.layout(source.mixer_layout, selections, round_to=1)
+    layout = form.layout(source.mixer_layout, list(selections.values()), round_to=1)
 
     def pruned(i: int) -> dict[str, Tensor]:
         return form.reduce(Dense(source.mixer_layout, source.mixer(i), selections[i]))
 
-    kept = [[group_n.nonzero().flatten().tolist() for group_n in selection.kept_gn] for selection in selections]
     folder.mkdir()
-    provenance = {"ghost": {"determinants": {"checkpoint": source.digest}}, "kept_channels": kept}
+    kept = kept_channels(source.layers, selections)
+    provenance = {"ghost": {"determinants": {"checkpoint": source.digest}}, KEPT: kept}
     export(source, pruned, layout, folder, provenance)
-    return selections
+    return list(selections.values())

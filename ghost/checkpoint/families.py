@@ -37,6 +37,8 @@ class Family:
     """Activation after the convolution; None where the family fixes it to SiLU."""
     layers_give_tuples: bool = False
     """A decoder layer returns the stream in a tuple."""
+    projects: bool = False
+    """ghost/modeling has the classes that run its mixers with B and C projected."""
 
     @property
     def state_size_field(self) -> str:
@@ -84,7 +86,8 @@ _USED = _biases("use_bias", "use_conv_bias", "use_bias")
 _MAMBA = _biases("mamba_proj_bias", "mamba_conv_bias", "mamba_proj_bias")
 _ROWS = (
     Family(model_type="mamba2", mixer_paths=("mixer",), names=_MAMBA2, derived=_clamped,
-           inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
+           inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act",
+           projects=True),
     Family(model_type="zamba2", mixer_paths=("mamba", "mamba_decoder.mamba"),
            names=_ZAMBA2, derived=_zamba2, inner_width=lambda config: _EXPANDED,
            biases=_biases("add_bias_linear", None, "add_bias_linear"), activation_field=None),

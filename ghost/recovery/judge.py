@@ -22,6 +22,7 @@ def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]
     for later in range(i + 1, stack.layers):
         layer, channels = stack.layer(later), held.outlook.get(later)
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
+        del layer  # before the next one is read
     with stack.head() as logits:
         return [_nll(logits, stream, [held.tokens_bl[rows] for rows in parts]) for stream in streams]
 

@@ -62,6 +62,7 @@ def candidate_losses(stack: Stack, removed: Sequence[int], tokens_bl: Tensor) ->
         if i in stack.mixers and i not in removed:
             without.append(layer.advance(stream, SILENT))
         stream = stream.moved(layer.advance(stream, silent))
+        del layer  # before the next one is read
     with stack.head() as logits:
         return torch.stack([_nll(logits, hidden_blm, tokens_bl) for hidden_blm in without])
 

@@ -25,7 +25,7 @@ from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_ben
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
-from ghost.walk import Walk
+from ghost.walk import Walk, check_source
 from tasks.progress import SILENT, Progress
 from tasks.run.evaluation_process import Evaluator, evaluate_apart
 from tasks.run.out import check_out
@@ -76,6 +76,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
     resolve_device(settings.device)
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
+    check_source(source, settings)
     tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
     calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
