@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.main import _machine
+from bench.main import machine
 from bench.random_hybrid import SHAPES, write_random_hybrid
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the checkpoints are written; the temporary folder")
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     args = parser.parse_args()
-    figures: dict[str, Any] = {"machine": _machine(), "tokens": TOKENS}
+    figures: dict[str, Any] = {"machine": machine(), "tokens": TOKENS}
     for shape in args.shapes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             figures[shape] = measure(shape, args.layers, Path(folder))
