@@ -27,7 +27,7 @@ from tasks.run.open import open_run
 from tests.hybrids import PER_FAMILY, make_hybrid, model_type_of
 from tests.models import load_stock, mask_stock, open_stack, random_tokens, stock_logits
 
-HYBRIDS: tuple[str, ...] = PER_FAMILY[1:]
+HYBRIDS = PER_FAMILY[1:]
 TOKENS = random_tokens(9, 21, seed=4)
 PREDICTED = TOKENS[:, 1:].numel()
 SEED = 11
