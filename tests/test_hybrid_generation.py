@@ -44,8 +44,8 @@ def generate(model: Any, *, use_cache: bool) -> tuple[Tensor, Tensor]:
 
 def test_a_left_padded_batch_continues_from_the_cache_as_without_it(models: tuple[Any, Any]) -> None:
     """Stock clamps dt in prefill and not while it decodes (zamba2 and nemotron_h by time_step_min, the others by
-    time_step_limit). These models have the families' defaults, and a dt that stays above them, so that both are the same; what
-    tests/test_hybrid_models.py says of the dense ones, this says of the pruned."""
+    time_step_limit). These models have the families' defaults and a dt that stays above them, so that both are the
+    same; what tests/test_hybrid_models.py says of the dense ones, this says of the pruned."""
     pruned, _ = models
     cached, cached_blv = generate(pruned, use_cache=True)
     plain, plain_blv = generate(pruned, use_cache=False)
