@@ -22,6 +22,7 @@ from tests.hybrids import (
     FOREIGN,
     INDEX,
     MTP,
+    PER_FAMILY,
     VARIANTS,
     make_hybrid,
     mix_dtypes,
@@ -38,8 +39,6 @@ SEED = 11
 TOKENS = random_tokens(3, 21, seed=3)
 CUT = ("in_proj.weight", "in_proj.bias", "conv1d.weight", "conv1d.bias")
 """Of a mixer's tensors those that have rows for state channels."""
-PER_FAMILY = ("mamba2-8-groups", "zamba2-2-blocks-adapters", "bamba-biases", "falcon_h1-norm-gate",
-              "granitemoehybrid-rope", "nemotron_h-4-groups")  # fmt: skip
 
 
 @dataclass(frozen=True)
