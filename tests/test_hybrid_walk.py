@@ -47,7 +47,7 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     stack = open_stack(make_hybrid(tmp_path_factory.mktemp("hybrid") / "model", request.param))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghost.stack.TOKENS_PER_BATCH", 2 * LENGTH)  # batches of 2, 2 and 1 rows
+        patch.setattr("ghost.stream.TOKENS_PER_BATCH", 2 * LENGTH)  # batches of 2, 2 and 1 rows
         yield Case(stack, list(walk(stack, TOKENS, SETTINGS)))
 
 

@@ -14,9 +14,10 @@ from torch.utils.hooks import RemovableHandle
 
 from ghost.checkpoint.in_memory import in_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import Weights
 from ghost.settings import RunSettings
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 from ghost.walk import walk
 from tests.hybrids import VARIANTS, make_hybrid, model_type_of
 from tests.models import load_stock, open_stack, random_tokens, stack_logits, stock_logits
@@ -55,7 +56,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 2, 2 and 1 rows."""
-    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", 2 * LENGTH + 1)
+    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", 2 * LENGTH + 1)
 
 
 def differ(found: Tensor, expected: Tensor) -> float:
