@@ -32,7 +32,7 @@ from tests.models import prune, random_tokens, stock_logits
 TOKENS = random_tokens(3, 21, seed=3)
 CALIBRATION = random_tokens(4, 24, seed=7)
 """As `tests.models.prune` has it."""
-TEXT = random_tokens(1, 200, seed=9)[0]
+TEXT = random_tokens(1, 140, seed=9)[0]
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,13 @@ def test_what_the_recurrence_reads_keeps_the_precision_of_the_file(variant: str,
     assert stock_logits(pruned.model, TOKENS).isfinite().all()
     size = family_of(pruned.model.config).state_size_field
     assert getattr(load(pruned.save(tmp_path / "saved")).config, size) == 8
+
+
+def test_files_of_one_dtype_keep_it_whatever_the_config_says(tmp_path: Path) -> None:
+    folder = make_hybrid(tmp_path / "model", "bamba")
+    config = (folder / "config.json").read_text()
+    assert '"dtype": "float32"' in config
+    (folder / "config.json").write_text(config.replace('"dtype": "float32"', '"dtype": "bfloat16"'))
+    pruned = prune_in_memory(folder)
+    assert {tensor.dtype for tensor in pruned.model.state_dict().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in read_tensors(pruned.save(tmp_path / "saved")).values()} == {torch.float32}

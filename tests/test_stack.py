@@ -19,7 +19,7 @@ from ghost.mixer import Weights
 from ghost.settings import RunSettings
 from ghost.stack import Stack
 from ghost.walk import walk
-from tests.hybrids import VARIANTS, make_hybrid, model_type_of
+from tests.hybrids import PER_FAMILY, VARIANTS, make_hybrid, model_type_of, read_tensors, write_shards
 from tests.models import load_stock, open_stack, random_tokens, stack_logits, stock_logits
 
 SEED = 11
@@ -113,6 +113,27 @@ def test_any_rows_go_on_alone(whole: Whole) -> None:
     with stack.head() as logits:
         found = logits(stream.hidden_blm)
     assert differ(found, whole.logits_blv[[0, 2]]) < 1e-5
+
+
+@pytest.mark.parametrize("variant", PER_FAMILY[1:])
+def test_masks_of_eager_attention_are_taken_with_their_rows(variant: str, small_batches: None, tmp_path: Path) -> None:
+    folder = make_hybrid(tmp_path / "model", variant, seed=SEED, attn_implementation="eager")
+    model = load_stock(folder)
+    assert model.config._attn_implementation == "eager"
+    assert differ(stack_logits(open_stack(folder), TOKENS), stock_logits(model, TOKENS)) < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["zamba2-2-blocks-adapters", "granitemoehybrid"])
+def test_tied_tensors_may_lie_in_the_files_too_and_a_head_be_one_of_its_own(variant: str, tmp_path: Path) -> None:
+    folder = make_hybrid(tmp_path / "model", variant, seed=SEED)
+    before_blv = stock_logits(load_stock(folder), TOKENS)
+    tied, tensors = open_checkpoint(folder).names.tied, read_tensors(folder)
+    write_shards(folder, [tensors := tensors | {name: tensors[other].clone() for name, other in tied.items()}])
+    assert differ(stack_logits(open_stack(folder), TOKENS), before_blv) < 1e-5
+    write_shards(folder, [tensors | {"lm_head.weight": tensors["lm_head.weight"].flip(0).contiguous()}])
+    expected_blv = stock_logits(load_stock(folder), TOKENS)
+    assert differ(expected_blv, before_blv) > 0.1
+    assert differ(stack_logits(open_stack(folder), TOKENS), expected_blv) < 1e-5
 
 
 @torch.inference_mode()
