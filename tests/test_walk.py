@@ -181,7 +181,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(len(hidden_blm))
         return mixer_inputs(layout, weights, hidden_blm)
 
-    monkeypatch.setattr("ghost.stack.mixer_inputs", counting)
+    monkeypatch.setattr("ghost.decoder_layer.mixer_inputs", counting)
     return counted
 
 
