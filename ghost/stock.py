@@ -59,8 +59,6 @@ class Stock:
         finally:
             for place, stub in absent.items():
                 self.layers[place] = stub
-        for part in module.modules():
-            self._make_buffers(part)
         return module
 
     @contextmanager
