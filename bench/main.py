@@ -34,7 +34,7 @@ def run_benchmarks(what: str, out: Path | None, device: str = "auto") -> None:
     if lacking := _lacking(what):
         raise SettingsError(f"benchmark {what!r} needs {lacking}, and there is none; choose another")
     names = [name for name in BENCHMARKS if name == what or (what == "all" and not _lacking(name))]
-    figures: dict[str, Any] = {"machine": _machine()}
+    figures: dict[str, Any] = {"machine": machine()}
     for name in names:
         figures[name] = BENCHMARKS[name](str(resolve_device(device)))
         _print(name, figures[name])
@@ -52,7 +52,7 @@ def _lacking(name: str) -> str | None:
     return None
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__, "gpu": gpu}
 

@@ -22,6 +22,7 @@ from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device
+from ghost.decoder_layer import DecoderLayer
 from ghost.evaluation.perplexity import perplexity
 from ghost.mixer import PROJECTIONS, MixerInputs, Weights, mixer_forward, mixer_inputs
 from ghost.pruned_path import PrunedPath
@@ -30,7 +31,7 @@ from ghost.saliency.gramians import gramians
 from ghost.selection import Projection
 from ghost.settings import RunSettings
 from ghost.ssd import STATISTICS, ssd, states
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 
 Inputs = list[MixerInputs]
 Pair = tuple[Tensor, Tensor]

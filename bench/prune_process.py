@@ -21,7 +21,9 @@ from ghost.walk import walk
 
 def main(source: str, target: str, device_name: str, samples: str, length: str) -> None:
     checkpoint, out, device = open_checkpoint(source), Path(target), torch.device(device_name)
-    tokens_bl = torch.randint(50000, (int(samples), int(length)), generator=torch.Generator().manual_seed(0))
+    tokens_bl = torch.randint(
+        checkpoint.vocab_size, (int(samples), int(length)), generator=torch.Generator().manual_seed(0)
+    )
     layers, final = out / "layers", out / "checkpoint"
     layers.mkdir(parents=True)
     final.mkdir()

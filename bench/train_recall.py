@@ -12,7 +12,6 @@ sequences took 13 minutes, on one thread of a busy machine. What came out answer
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,13 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
+from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from bench.train_text import save
 from ghost.calibration.stdlib import documents
 from ghost.checkpoint.source import DEMO
 from ghost.demo.data import END, encode
-from ghost.demo.train import Training, new_optimizers
+from ghost.demo.train import Training, learning_rate, new_optimizers
 from ghost.evaluation.recall import Words, make_words
 from ghost.mixer import MixerLayout, Weights, mixer_forward
 
@@ -69,9 +69,7 @@ class Setting:
         )  # fmt: skip
 
     def learning_rate(self, step: int) -> float:
-        """Warm up over 50 steps, stay, and fall linearly to zero over the last 30%."""
-        falling = (self.steps - step) / (0.3 * self.steps)
-        return self.peak_lr * min(1.0, (step + 1) / 50, falling)
+        return learning_rate(step, self.steps, self.peak_lr, warmup=50)
 
     def most_pairs(self, step: int) -> int:
         return min(self.pairs, EASY + max(0, step - self.easy) // 20)
@@ -99,10 +97,15 @@ def new_model(setting: Setting) -> Mamba2ForCausalLM:
         bos_token_id=0, eos_token_id=0, pad_token_id=0,
     )  # fmt: skip
     model = Mamba2ForCausalLM(config)
-    layers: Any = model.backbone.layers
-    for layer in layers:  # at transformers' 0.02 the products of B and C are too small to learn from soon
-        nn.init.normal_(layer.mixer.in_proj.weight, std=0.06)
+    raise_in_proj(model)
     return model
+
+
+def raise_in_proj(model: nn.Module) -> None:
+    """At transformers' 0.02 the products of B and C are too small to learn from soon."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("in_proj.weight"):
+            nn.init.normal_(parameter, std=0.06)
 
 
 class Questions(NamedTuple):
@@ -145,60 +148,39 @@ def block(layout: MixerLayout, weights: Weights, norm_m: Tensor, hidden_blm: Ten
     return hidden_blm + mixer_forward(layout, weights, F.rms_norm(hidden_blm, norm_m.shape, norm_m, EPS))
 
 
-def loss_of(model: Mamba2ForCausalLM, asked: Questions, block: Block) -> Tensor:
+def loss_of(model: PreTrainedModel, asked: Questions, block: Block) -> Tensor:
     """Mean cross-entropy of the values asked for, in nats; nothing else is learned."""
-    layers: Any = model.backbone.layers
-    embedding_vm = model.backbone.embeddings.weight
+    backbone: Any = model.backbone
+    embedding_vm = backbone.embeddings.weight
     hidden_blm = F.embedding(asked.tokens_bl[:, :-1], embedding_vm)
-    for layer in layers:
+    for layer in backbone.layers:
         hidden_blm = block(dict(layer.mixer.named_parameters()), layer.norm.weight, hidden_blm)
     where_bl = asked.asked_bl[:, 1:]
-    norm_m = model.backbone.norm_f.weight
+    norm_m = backbone.norm_f.weight
     logits_qv = F.rms_norm(hidden_blm[where_bl], norm_m.shape, norm_m, EPS) @ embedding_vm.T
     return F.cross_entropy(logits_qv.float(), asked.tokens_bl[:, 1:][where_bl])
 
 
-def advance(training: Training, asked: Questions, rate: float, block: Block) -> None:
-    """One optimizer step; the loss kept is a running mean over about 50 steps."""
-    started = time.monotonic()
-    for optimizer, share in zip(training.optimizers, (MUON_SHARE, 1.0), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = share * rate
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = loss_of(training.model, asked, block)
-    loss.backward()
-    nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
-    for optimizer in training.optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    training.step += 1
-    training.loss += (loss.item() - training.loss) * 0.02
-    training.seconds += time.monotonic() - started
-
-
 def train(work: Path, setting: Setting, words: Words, block: Block) -> Training:
-    """Train to the setting's steps, from the last checkpoint in `work` if there is one."""
+    """Train a pure Mamba2 model, as `learn` does."""
     model = new_model(setting)
-    training, saved = Training(model, new_optimizers(model), loss=math.log(VOCAB)), work / "train.pt"
-    if saved.exists():
-        training.load(saved)
-    while (step := training.step) < setting.steps:
-        random = torch.Generator().manual_seed(step)
-        asked = questions(words, setting.most_pairs(step), setting.distance, setting.rows, setting.length, random)
-        advance(training, asked, setting.learning_rate(step), block)
-        if training.step % SAVE_EVERY == 0 or training.step == setting.steps:
-            training.save(saved)
-            print(
-                f"step {training.step} of {setting.steps}: loss {training.loss:.3f}, {training.seconds:.0f} s",
-                flush=True,
-            )
+    return learn(model, work, setting, words, partial(loss_of, model, block=block))
+
+
+def learn(
+    model: PreTrainedModel, work: Path, setting: Setting, words: Words, loss: Callable[[Questions], Tensor],
+) -> Training:  # fmt: skip
+    """Train to the setting's steps by the loss of questions, from the last checkpoint in `work` if there is one."""
+    training = Training(model, new_optimizers(model), loss=math.log(VOCAB))
+
+    def advance() -> None:
+        random = torch.Generator().manual_seed(training.step)
+        pairs, rate = setting.most_pairs(training.step), setting.learning_rate(training.step)
+        asked = questions(words, pairs, setting.distance, setting.rows, setting.length, random)
+        training.advance(lambda: loss(asked), (MUON_SHARE * rate, rate))
+
+    training.run(work / "train.pt", setting.steps, advance, SAVE_EVERY, told=lambda: "")
     return training
-
-
-def save(training: Training, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """A transformers folder with its tokenizer, in full precision."""
-    training.model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
 
 
 def main() -> None:
@@ -206,10 +188,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the training's checkpoint")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    setting, tokenizer = Setting(), small_tokenizer(args.out)
-    text = encode(tokenizer, [text for _, text in documents("train")[:200]])
-    words = make_words(tokenizer, text, VOCAB)
+    setting, (tokenizer, words) = Setting(), vocabulary(args.out)
     save(train(args.out, setting, words, torch.compile(partial(block, setting.layout))), tokenizer, args.out)
+
+
+def vocabulary(out: Path) -> tuple[PreTrainedTokenizerFast, Words]:
+    """The tokenizer, saved to `out`, and what the lines are made of: the probe's words, and Python source."""
+    tokenizer = small_tokenizer(out)
+    text = encode(tokenizer, [text for _, text in documents("train")[:200]])
+    return tokenizer, make_words(tokenizer, text, VOCAB)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ tokens take about ten minutes on two cores; the same command continues from trai
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ghost.calibration.corpus import read_text
@@ -28,17 +31,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900, help="steps of 4 windows of 1024 tokens")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    texts = [read_text(spec, "calibration") for spec in args.texts]
+    text = cut(args.texts, args.out)
+    training = train.train(args.out, args.steps, text.learned, text.held_out)
+    save(training, text.tokenizer, args.out)
+    loss = train.mean_loss(partial(train.loss_of, training.model), text.held_out)
+    print(f"held-out perplexity {math.exp(loss):.2f}")
+
+
+class Cut(NamedTuple):
+    """Token ids (length,) to learn from and to check with, and the tokenizer, made from the former."""
+
+    tokenizer: PreTrainedTokenizerFast
+    learned: Tensor
+    held_out: Tensor
+
+
+def cut(specs: list[str], out: Path) -> Cut:
+    """The texts, each without its last part, and those parts; the tokenizer is saved to `out`."""
+    texts = [read_text(spec, "calibration") for spec in specs]
     cuts = [len(text) - len(text) // HELD_OUT for text in texts]
-    learned = [text[:cut] for text, cut in zip(texts, cuts, strict=True)]
-    tokenizer = bpe_tokenizer(learned, args.out)
-    held_out = encode(tokenizer, [text[cut:] for text, cut in zip(texts, cuts, strict=True)])
-    training = train.train(args.out, args.steps, encode(tokenizer, learned), held_out)
-    save(training, tokenizer, args.out)
-    print(f"held-out perplexity {math.exp(train.mean_loss(training.model, held_out)):.2f}")
+    learned = [text[:end] for text, end in zip(texts, cuts, strict=True)]
+    tokenizer = bpe_tokenizer(learned, out)
+    held_out = [text[end:] for text, end in zip(texts, cuts, strict=True)]
+    return Cut(tokenizer, encode(tokenizer, learned), encode(tokenizer, held_out))
 
 
 def save(training: train.Training, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """A transformers folder with its tokenizer, in full precision."""
     # transformers 5.23 applies this flag of the initialisation to loaded weights too
     training.model.config.rescale_prenorm_residual = False
     training.model.save_pretrained(out)

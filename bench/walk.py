@@ -11,7 +11,8 @@ from bench.measure import medians
 from bench.random_checkpoint import write_random
 from ghost.checkpoint.source import open_checkpoint
 from ghost.settings import RunSettings
-from ghost.stack import Stack, batches
+from ghost.stack import Stack
+from ghost.stream import batches
 from ghost.walk import walk
 
 LAYERS, SAMPLES, LENGTH, ROUNDS = 6, 16, 256, 5

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import MixerInputs, Weights
 from ghost.selection import Channels
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 
 
 class PrunedPath:

@@ -59,15 +59,14 @@ class Stock:
         finally:
             for place, stub in absent.items():
                 self.layers[place] = stub
-        for part in module.modules():
-            self._make_buffers(part)
         return module
 
     @contextmanager
     def outer(self, *, embeddings: bool) -> Iterator[Any]:
         """Inside, the model has the weights that come before its layers, or those that come after them."""
-        wanted = self.checkpoint.names.outside(embeddings=embeddings)
-        bare = {name: _get(self.model, name) for name in wanted}
+        names = self.checkpoint.names
+        wanted, others = (names.outside(embeddings=which) for which in (embeddings, not embeddings))
+        bare = {name: _get(self.model, name) for name in (*wanted, *others)}  # a tied head brings the embeddings along
         try:
             self._load(wanted)
             yield self.model
@@ -132,11 +131,12 @@ def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weight
         state |= {f"{names.mixers[i]}.{own}": tensor for own, tensor in mixer.items()}
     state = {name: tensor.to(device, copy=True) for name, tensor in state.items()}
     dtypes = {tensor.dtype for name, tensor in state.items() if not name.endswith(RECURRENT)}
-    dtype = "auto" if len(dtypes) > 1 else dtypes.pop()
+    dtype, place = "auto" if len(dtypes) > 1 else dtypes.pop(), config.name_or_path
     with _no_bars():
         model = type(skeleton(config, torch.float32)).from_pretrained(
             None, config=config, state_dict=state, dtype=dtype
         )
+    model.name_or_path = model.config.name_or_path = place  # where it was made from, and not "None"
     is_live = isinstance(checkpoint, LiveCheckpoint)
     if is_live:  # its names are in memory what they are, and in files what transformers makes of them
         del model._weight_conversions

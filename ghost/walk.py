@@ -30,7 +30,8 @@ from ghost.saliency import (
     survey,
 )
 from ghost.selection import Channels, Selection, kept_count
-from ghost.stack import Stack, batches
+from ghost.stack import Stack
+from ghost.stream import batches
 
 
 @dataclass(frozen=True, eq=False)

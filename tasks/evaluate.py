@@ -155,7 +155,8 @@ def _decoded(case: str, batch: int, timed: dict[str, decode.Decoding]) -> Iterat
         dense, pruned = (t.seconds for t in timed.values())
         found[-1]["value"] = statistics.median(d / p for d, p in zip(dense, pruned, strict=True)) - 1
     yield from found
-    for metric in ("ssm_bytes", "conv_bytes"):
+    hybrid = any(t.kv_bytes for t in timed.values())
+    for metric in ("ssm_bytes", "conv_bytes", *(["kv_bytes"] if hybrid else [])):
         sizes = {name: (float(getattr(t, metric)), None) for name, t in timed.items()}
         yield from rows.measured("decode", case, metric, sizes)
 

@@ -41,8 +41,9 @@ class ByHand:
         self.states[task.name] = str(state.name)
         return state.data
 
-    def prune(self) -> None:
-        for number in self.source.mixers:
+    def prune(self, count: int | None = None) -> None:
+        """All mixers, or the first so many."""
+        for number in self.source.mixers[:count]:
             chain = self.layers[-1].record.digest if self.layers else self.pruning.prune_id
             statistics = self._result(calibrate_layer, number, chain)
             selection = self._result(score_layer, number, statistics)

@@ -89,6 +89,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "moe_latent_size": 16, "n_group": 2, "topk_group": 1, "use_bias": True, "mlp_bias": True,
     },
 }  # fmt: skip
+PER_FAMILY: tuple[str, ...] = (
+    "mamba2-8-groups", "zamba2-2-blocks-adapters", "bamba-biases", "falcon_h1-norm-gate", "granitemoehybrid-rope",
+    "nemotron_h-4-groups",
+)  # fmt: skip
+"""One of each, for tests that take longer."""
 MTP = ("mtp.layers.0.norm.weight", "mtp.layers.0.mixer.q_proj.weight")
 """In the files of every nemotron_h, as on the hub; transformers passes over them."""
 FOREIGN = ("mtp.layers.0.weight", "extra.scale", "extra.count")

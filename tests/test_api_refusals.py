@@ -31,7 +31,7 @@ LIVE_REFUSALS: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "not here": (lambda live: {"model": live.to("meta")}, "is on device meta; load the model whole"),
     "integers": (lambda live: {"model": quantized(live)}, "is torch.int8; ghost reads .* load it unquantized"),
     "NaN": (lambda live: {"model": with_nan(live)}, "layers.1.mixer.D in the model in memory has NaN"),
-    "stranger": (lambda live: {"model": with_a_stranger(live)}, "unexpected tensor stack.layers.0.adapter"),
+    "stranger": (lambda live: {"model": with_a_stranger(live)}, "unexpected tensor backbone.layers.0.adapter"),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.native import to_transformers
-from ghost.checkpoint.source import EMBEDDINGS, HEAD, open_checkpoint
+from ghost.checkpoint.source import open_checkpoint
 from ghost.mixer import RECURRENT
 from tests.models import (
     VOCAB,
@@ -67,7 +67,8 @@ def test_bf16_logits_are_as_close_to_fp32_as_those_of_transformers(in_fp32: bool
     stock = stock_logits(load_stock(folder, torch.bfloat16), TOKENS)
     found = stack_logits(open_stack(folder, torch.bfloat16), TOKENS)
     assert found.dtype == torch.float32
-    assert open_stack(folder, torch.bfloat16).embed(TOKENS).dtype == (torch.float32 if in_fp32 else torch.bfloat16)
+    stream = open_stack(folder, torch.bfloat16).run(TOKENS)
+    assert stream.hidden_blm.dtype == (torch.float32 if in_fp32 else torch.bfloat16)
     assert 0 < (found - exact).norm() <= 1.5 * (stock - exact).norm()
 
 
@@ -129,19 +130,18 @@ def test_native_sizes_are_taken_from_the_config():
 def test_tensors_come_as_they_are_stored(dtype: torch.dtype, tmp_path: Path):
     checkpoint = open_checkpoint(make_model(tmp_path, dtype=dtype))
     stored = load_stock(tmp_path, dtype).state_dict()
-    for name in checkpoint.others():
-        assert checkpoint.tensor(name).equal(stored[name]) and checkpoint.dtype(name) == dtype
-        assert checkpoint.shape(name) == stored[name].shape
+    for name, tensor in checkpoint.tensors.load(checkpoint.tensors.home).items():
+        assert tensor.equal(stored[name]) and checkpoint.tensors.dtypes[name] == tensor.dtype == dtype
+        assert checkpoint.tensors.shapes[name] == stored[name].shape
     for name, tensor in checkpoint.mixer(1).items():
         assert tensor.equal(stored[f"backbone.layers.1.mixer.{name}"]) and tensor.dtype == dtype
-    assert checkpoint.tensor(HEAD).equal(checkpoint.tensor(EMBEDDINGS))
-    assert (checkpoint.layers, checkpoint.vocab_size) == (3, VOCAB)
+    assert checkpoint.names.source("lm_head.weight") == "backbone.embeddings.weight"
+    assert (checkpoint.layers, checkpoint.mixers, checkpoint.vocab_size) == (3, (0, 1, 2), VOCAB)
 
 
 def test_an_untied_head_is_not_the_embeddings(tmp_path: Path):
     checkpoint = open_checkpoint(make_model(tmp_path, tie_word_embeddings=False))
-    assert not checkpoint.tensor(HEAD).equal(checkpoint.tensor(EMBEDDINGS))
-    assert HEAD in set(checkpoint.others())
+    assert checkpoint.names.source("lm_head.weight") == "lm_head.weight"
 
 
 def test_the_digest_is_of_contents_and_not_of_the_place(tmp_path: Path):

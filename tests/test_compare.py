@@ -21,7 +21,7 @@ Execute = Callable[..., tuple[Any, str, str]]
 def compared(kept: list[int], source: str = "a", layers: int = 2, **changes: Any) -> ComparedRun:
     """A run that keeps these of 4 channels in every layer."""
     kept_gn = np.isin(np.arange(4), kept).reshape(1, 4)
-    return ComparedRun(summary=summary(**changes), source=source, kept=[kept_gn] * layers)
+    return ComparedRun(summary=summary(**changes), source=source, kept=dict.fromkeys(range(layers), kept_gn))
 
 
 @pytest.fixture(scope="module")

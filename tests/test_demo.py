@@ -10,7 +10,7 @@ import torch
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import DEMO, open_checkpoint
-from ghost.demo.train import LENGTH, Training, batch, block, learning_rate, new_model, new_optimizers
+from ghost.demo.train import LENGTH, Training, batch, learning_rate, loss_of, new_model, new_optimizers
 from ghost.evaluation.perplexity import perplexity
 from ghost.export import export
 from ghost.settings import RunSettings
@@ -54,7 +54,8 @@ def test_a_training_that_is_saved_and_loaded_goes_on_the_same(tmp_path: Path) ->
         return Training(model, new_optimizers(model))
 
     def step(training: Training) -> None:
-        training.advance(batch(stream, training.step)[:1, :65], learning_rate(training.step, 10), block)
+        ids_bl, rate = batch(stream, training.step)[:1, :65], learning_rate(training.step, 10)
+        training.advance(lambda: loss_of(training.model, ids_bl), (rate, rate))
 
     whole, resumed = start(), start()
     step(whole)

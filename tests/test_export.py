@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ghost.checkpoint.source import Checkpoint, mixer_prefix, open_checkpoint
+from ghost.checkpoint.names import spelled
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.checkpoint.tensors import TensorFiles
 from ghost.checkpoint.writer import Planned, write_weights
 from ghost.export import export
@@ -103,8 +104,8 @@ def test_config_says_the_new_state_size_and_otherwise_what_it_said(pruned: Prune
 
 def test_every_tensor_keeps_its_dtype_and_those_outside_b_and_c_their_bits(pruned: Pruned):
     out = open_checkpoint(pruned.out)
-    for name in out.others():
-        assert out.tensor(name).equal(pruned.source.tensor(name)) and out.dtype(name) == pruned.source.dtype(name)
+    before, after = (c.tensors.load(_outside_mixers(c)) for c in (pruned.source, out))
+    assert_same_tensors(after, {spelled(name): tensor for name, tensor in before.items()})
     for i in range(out.layers):
         before, after = pruned.source.mixer(i), out.mixer(i)
         assert {name: t.dtype for name, t in after.items()} == {name: t.dtype for name, t in before.items()}
@@ -121,6 +122,7 @@ def test_tokenizer_generation_settings_and_licence_are_carried_over(pruned: Prun
     for name in names:
         assert (pruned.out / name).read_bytes() == (pruned.source.folder / name).read_bytes()
     weights = {path.name for path in open_checkpoint(pruned.out).tensors.files}
+    weights |= {path.name for path in pruned.source.folder.glob("*.safetensors.index.json")}
     assert {path.name for path in pruned.out.iterdir()} == names | weights | {"config.json", "ghost.json"}
 
 
@@ -177,7 +179,9 @@ def test_each_tensor_is_read_once_and_each_layer_at_one_time(
     export(source, unpruned, source.mixer_layout, out, {})
     assert asked == [0, 1, 2] and sorted(read) == sorted(source.tensors.home)
     stored = {name: tensor for path in source.tensors.files for name, tensor in load_file(path).items()}
-    assert_same_tensors(load_file(out / "model.safetensors"), stored)
+    assert_same_tensors(open_checkpoint(out).tensors.load(stored), stored)
+    names = {path.name for path in model.iterdir()} - {"generation_config.json"}
+    assert {path.name for path in out.iterdir()} - {"generation_config.json"} == names | {"ghost.json"}
 
 
 def _noted(read: list[str], names: Iterable[str]) -> list[str]:
@@ -190,37 +194,24 @@ def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -
     assert all(found[name].equal(expected[name]) for name in expected)
 
 
-def planned(source: Checkpoint) -> Iterator[Planned]:
-    """Every tensor of the model, with gaps between its rows in memory."""
-    names = [*source.others(), *(mixer_prefix(i) + name for i in range(source.layers) for name in source.mixer(i))]
-    for name in names:
-        yield Planned(name, source.shape(name), source.dtype(name), lambda name=name: _with_gaps(source.tensor(name)))
+def _outside_mixers(checkpoint: Checkpoint) -> list[str]:
+    """Those that are written: a pickled file's repetition of the embeddings as head is not."""
+    skipped = {name for i in checkpoint.mixers for name in checkpoint.names.mixer(i).values()} | checkpoint.repeated
+    return [name for name in checkpoint.tensors.home if name not in skipped]
 
 
-def _with_gaps(tensor: Tensor) -> Tensor:
-    return tensor.repeat_interleave(2, dim=0)[::2]
-
-
-@pytest.mark.parametrize("shard_bytes", [1, 20_000, 40_000])
-def test_weights_above_the_limit_are_written_as_shards_that_load(shard_bytes: int, tmp_path: Path):
+def test_tensors_with_gaps_in_memory_are_written_whole(tmp_path: Path):
     source = open_checkpoint(make_model(tmp_path / "model", dtype=torch.bfloat16))
+    shapes, stored = source.tensors.shapes, source.tensors.load(source.tensors.home)
+    plan = [Planned(n, shapes[n], t.dtype, lambda t=t: t.repeat_interleave(2, dim=0)[::2]) for n, t in stored.items()]
     out = tmp_path / "out"
     out.mkdir()
-    *shards, index = write_weights(out, planned(source), shard_bytes)
-    shutil.copy(source.folder / "config.json", out)
-    contents = [load_file(out / name) for name in shards]
-    assert index == "model.safetensors.index.json" and shards[1] == f"model-00002-of-{len(shards):05d}.safetensors"
-    sizes = [[t.nbytes for t in tensors.values()] for tensors in contents]
-    assert all(sum(shard) <= shard_bytes or len(shard) == 1 for shard in sizes)
-    assert json.loads((out / index).read_text())["metadata"]["total_size"] == sum(map(sum, sizes))
-    assert stock_logits(load_stock(out), TOKENS).equal(stock_logits(load_stock(source.folder), TOKENS))
-
-
-def test_weights_up_to_the_limit_are_one_file(tmp_path: Path):
-    source = open_checkpoint(make_model(tmp_path / "model"))
-    size = sum(tensor.size for tensor in planned(source))
-    assert write_weights(tmp_path, planned(source), size) == ["model.safetensors"]
-    assert_same_tensors(load_file(tmp_path / "model.safetensors"), load_file(source.folder / "model.safetensors"))
+    write_weights(out, {"model-1.safetensors": plan[::2], "model-2.safetensors": plan[1::2]})
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in stored.values())
+    assert {n: load_file(out / file)[n].equal(stored[n]) for n, file in index["weight_map"].items()} == dict.fromkeys(
+        stored, True
+    )
 
 
 @torch.inference_mode()

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import mixer_forward, mixer_inputs
 from ghost.pruned_path import PrunedPath
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery.fit import fit, parts_of, readings
 from ghost.selection import select
 from ghost.settings import RunSettings
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 from ghost.surgery import project_mixer, slice_mixer, zero_mixer
 from ghost.walk import Walk, walk
 from tests.by_hand import small_settings, through_layers

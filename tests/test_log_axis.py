@@ -77,7 +77,7 @@ def pages() -> Iterator[str]:
     yield render(summary(), [narrow(0), narrow(1)])
     for worst in (28.0, 900.0, 1e30):
         pair = {"dense": 14.0, "pruned": worst}
-        compared = ComparedRun(summary=summary(perplexity=pair), source="a", kept=[np.ones((1, 4), dtype=bool)])
+        compared = ComparedRun(summary=summary(perplexity=pair), source="a", kept={0: np.ones((1, 4), dtype=bool)})
         yield render_comparison([compared, compared])
         rows = [row(sparsity=s, perplexity=10 + s * worst, rise=s * worst) for s in (0.25, 0.5, 0.51, 0.75)]
         rows += [row(calibration_length=length) for length in (32, 33, 64, 2048)]

@@ -163,7 +163,7 @@ def test_a_comparison_shows_it_last(capsys: pytest.CaptureFixture[str]) -> None:
         ComparedRun(
             summary=summary(run_id=name, perplexity={"dense": 10.0, "pruned": pruned}),
             source="s",
-            kept=[np.eye(4, dtype=bool)],
+            kept={0: np.eye(4, dtype=bool)},
         )
         for name, pruned in (("a" * 16, None), ("b" * 16, 12.0))
     ]

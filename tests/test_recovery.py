@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch.testing import assert_close
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.errors import SettingsError, VerificationError
 from ghost.evaluation.verify import verify
 from ghost.export import export
@@ -23,7 +24,7 @@ from ghost.recovery.local import descend
 from ghost.recovery.ridge import OUT_PROJ, sums
 from ghost.selection import select
 from ghost.settings import RunSettings
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.export import provenance

@@ -56,7 +56,7 @@ def test_a_task_without_a_finite_value_is_worse_and_the_worst() -> None:
 
 def compared(dense: float | None, pruned: float | None, **changes: Any) -> ComparedRun:
     pair = {"dense": dense, "pruned": pruned}
-    return ComparedRun(summary=summary(perplexity=pair, **changes), source="a", kept=[layer_view().kept_gn])
+    return ComparedRun(summary=summary(perplexity=pair, **changes), source="a", kept={0: layer_view().kept_gn})
 
 
 def test_comparison_puts_it_last_and_leaves_it_out_of_the_plot() -> None:

@@ -13,7 +13,8 @@ from ghost.mixer import MixerInputs, mixer_inputs
 from ghost.saliency import METHODS, LayerStatistics, find_method, row_norms
 from ghost.settings import RunSettings
 from ghost.ssd import energies, recurrence
-from ghost.stack import Stack, Stream
+from ghost.stack import Stack
+from ghost.stream import Stream
 from ghost.walk import Walk
 from tests.families import D_STATE, HEADDIM, HEADS, hidden_states, tiny_mixer
 from tests.models import make_model, open_stack, random_tokens

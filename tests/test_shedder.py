@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from ghost.errors import CheckpointError
 from ghost.saliency.shedder import STAYS, candidate_losses, modules_to_remove, removals
 from ghost.settings import RunSettings
-from ghost.stack import Stack, Stream
+from ghost.stack import Stack
+from ghost.stream import Stream
 from ghost.walk import Walk, walk
 from tests.models import load_stock, make_model, open_stack, random_tokens
 

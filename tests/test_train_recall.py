@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from bench.train_recall import VOCAB, Setting, block, questions, save, small_tokenizer, train
+from bench.train_recall import VOCAB, Setting, block, questions, small_tokenizer, train
+from bench.train_text import save
 from ghost.checkpoint.source import open_checkpoint
 from ghost.demo.data import encode
 from ghost.evaluation.forward import tail_logits

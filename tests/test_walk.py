@@ -54,7 +54,7 @@ def results(case: Case) -> list[LayerResult]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 4 and 2 rows."""
-    monkeypatch.setattr("ghost.stack.TOKENS_PER_BATCH", 4 * LENGTH)
+    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", 4 * LENGTH)
 
 
 def reference(case: Case, selections: list[Selection]) -> Iterator[Energies]:
@@ -181,7 +181,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(len(hidden_blm))
         return mixer_inputs(layout, weights, hidden_blm)
 
-    monkeypatch.setattr("ghost.stack.mixer_inputs", counting)
+    monkeypatch.setattr("ghost.decoder_layer.mixer_inputs", counting)
     return counted
 
 

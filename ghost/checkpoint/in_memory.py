@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.families import check_mixers, mixer_layout
+from ghost.checkpoint.pickled import FLOATS
 from ghost.checkpoint.source import Checkpoint, check_complete, model_names
-from ghost.checkpoint.tensors import DTYPE_NAMES, TensorFiles, is_finite
+from ghost.checkpoint.tensors import TensorFiles, is_finite
 from ghost.errors import CheckpointError
 
 PLACE = Path("the model in memory")
@@ -35,6 +36,15 @@ class LiveTensors(TensorFiles):
             if not is_finite(tensor):
                 raise CheckpointError(f"tensor {name} in {PLACE} has NaN or infinite values; load the model again")
         return loaded
+
+    def check_floats(self, names: Iterable[str]) -> None:
+        """CheckpointError where one of these tensors is quantized."""
+        for name in names:
+            if self.dtypes[name] not in FLOATS.values():
+                raise CheckpointError(
+                    f"tensor {name} of the model is {self.dtypes[name]}; ghost reads {', '.join(FLOATS)} weights only, "
+                    "load it unquantized"
+                )
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,6 @@ def _live(state: Mapping[str, Tensor]) -> LiveTensors:
     for name, tensor in state.items():
         if tensor.is_meta:
             raise CheckpointError(f"tensor {name} of the model is on device meta; load the model whole, not offloaded")
-        if tensor.dtype not in DTYPE_NAMES:
-            known = ", ".join(DTYPE_NAMES.values())
-            raise CheckpointError(
-                f"tensor {name} of the model is {tensor.dtype}; ghost reads {known} weights only, load it unquantized"
-            )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     dtypes = {name: tensor.dtype for name, tensor in state.items()}
     return LiveTensors((), dict.fromkeys(state, PLACE), shapes, dtypes, state)

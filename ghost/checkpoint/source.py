@@ -20,7 +20,7 @@ from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.names import Names, find_names
 from ghost.checkpoint.native import is_native
-from ghost.checkpoint.tensors import AGAIN, DTYPE_NAMES, TensorFiles, check_float, find_tensors
+from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
 
@@ -96,6 +96,8 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     config = whole_config(raw, str(folder / CONFIG))
     if is_native(raw):
         raw = json.loads(config.to_json_string())
+    else:
+        config.name_or_path = str(folder)  # as where transformers reads one
     layout, tensors = mixer_layout(config), find_tensors(folder)
     _check_fields(config)
     checkpoint = Checkpoint(folder, raw, config, layout, tensors, model_names(config, tensors, folder))
@@ -137,9 +139,7 @@ def check_complete(checkpoint: Checkpoint) -> None:
         if found:
             check_biases(checkpoint.config, found, where=f"layer {layer} of {where}")
         layout.check(found, where=f"layer {layer} of {where}")
-    for file in {file for files in names.homes.values() for file in files}:
-        home = checkpoint.tensors.home[file].name
-        check_float(file, DTYPE_NAMES[checkpoint.tensors.dtypes[file]], home)
+    checkpoint.tensors.check_floats(file for files in names.homes.values() for file in files)
     mixers = tuple(f"{path}." for path in names.mixers.values())
     for name in names.shapes:
         if not name.startswith(mixers):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,6 +51,12 @@ class TensorFiles:
                 raise CheckpointError(f"tensor {name} in {self.home[name].name} has NaN or infinite values; {AGAIN}")
         return loaded
 
+    def check_floats(self, names: Iterable[str]) -> None:
+        """CheckpointError where one of these tensors, weights of the model, is of integers."""
+        for name in names:
+            if not self.dtypes[name].is_floating_point:
+                _refuse_dtype(DTYPE_NAMES[self.dtypes[name]], name, self.home[name])
+
 
 def is_finite(tensor: Tensor) -> bool:
     """Without NaN and infinity; in pieces, since torch makes several times the tensor's bytes of the question."""
@@ -86,16 +92,14 @@ def _weight_names(names: Set[str], shards: Callable[[str], Iterable[str]]) -> se
     return set()
 
 
-def check_float(tensor: str, name: str, where: str) -> None:
-    """CheckpointError where a tensor of the dtype of this name can't be a weight."""
-    if name not in FLOATS:
-        raise CheckpointError(f"tensor {tensor} in {where} is {name}; ghost reads {', '.join(FLOATS)} weights only")
-
-
 def _dtype(name: str, tensor: str, path: Path) -> torch.dtype:
     if name not in DTYPES:
-        check_float(tensor, name, path.name)
+        _refuse_dtype(name, tensor, path)
     return DTYPES[name]
+
+
+def _refuse_dtype(name: str, tensor: str, path: Path) -> NoReturn:
+    raise CheckpointError(f"tensor {tensor} in {path.name} is {name}; ghost reads {', '.join(FLOATS)} weights only")
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

@@ -12,15 +12,16 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Mamba2Config, Mamba2ForCausalLM
+from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedModel
 
 from ghost.demo.card import demo_card
 from ghost.demo.data import VOCAB, held_out, make_tokenizer, training_stream
@@ -30,6 +31,8 @@ D_MODEL, LAYERS, HEADDIM, D_STATE, EPS = 256, 6, 64, 128, 1e-5
 BATCH, LENGTH, STEPS = 4, 1024, 3250
 PEAK_LR, WARMUP, DECAY_SHARE, WEIGHT_DECAY = 3e-3, 100, 0.3, 0.05
 SAVE_EVERY = 250
+CHECKED = 32 * (LENGTH + 1)
+"""Tokens of what is held out whose loss is printed."""
 LAYOUT = MixerLayout(
     d_model=D_MODEL, nheads=2 * D_MODEL // HEADDIM, headdim=HEADDIM, n_groups=1, d_state=D_STATE, d_conv=4, norm_eps=EPS
 )
@@ -62,37 +65,41 @@ def block(weights: Weights, norm_m: Tensor, hidden_blm: Tensor) -> Tensor:
     return hidden_blm + mixer_forward(LAYOUT, weights, F.rms_norm(hidden_blm, (D_MODEL,), norm_m, EPS))
 
 
-def loss_of(model: Mamba2ForCausalLM, ids_bl: Tensor, block: Callable[..., Tensor] = block) -> Tensor:
+def loss_of(model: PreTrainedModel, ids_bl: Tensor, block: Callable[..., Tensor] = block) -> Tensor:
     """Mean next-token cross-entropy in nats, through ghost's own mixer, the faster one on a CPU."""
-    embedding_vm = model.backbone.embeddings.weight
+    backbone: Any = model.backbone
+    embedding_vm = backbone.embeddings.weight
     hidden_blm = F.embedding(ids_bl[:, :-1], embedding_vm)
-    layers: Any = model.backbone.layers
-    for layer in layers:
+    for layer in backbone.layers:
         hidden_blm = block(dict(layer.mixer.named_parameters()), layer.norm.weight, hidden_blm)
-    logits_blv = F.rms_norm(hidden_blm, (D_MODEL,), model.backbone.norm_f.weight, EPS) @ embedding_vm.T
+    logits_blv = F.rms_norm(hidden_blm, (D_MODEL,), backbone.norm_f.weight, EPS) @ embedding_vm.T
     return F.cross_entropy(logits_blv.flatten(0, 1).float(), ids_bl[:, 1:].flatten())
 
 
+Loss = Callable[[Tensor], Tensor]
+"""From token ids (b, l) to a model's mean loss on them, in nats."""
+
+
 @torch.no_grad()
-def mean_loss(model: Mamba2ForCausalLM, tokens: Tensor) -> float:
+def mean_loss(loss: Loss, tokens: Tensor) -> float:
     """Mean loss over non-overlapping windows of LENGTH tokens."""
     windows = tokens[: len(tokens) // (LENGTH + 1) * (LENGTH + 1)].view(-1, LENGTH + 1).long()
-    return sum(loss_of(model, part).item() * len(part) for part in windows.split(8)) / len(windows)
+    return sum(loss(part).item() * len(part) for part in windows.split(8)) / len(windows)
 
 
 def new_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the projections inside the layers, AdamW for embeddings, convolutions and vectors."""
-    matrices = [p for name, p in model.named_parameters() if name.endswith(("in_proj.weight", "out_proj.weight"))]
+    """Muon for the matrices inside the layers, AdamW for embeddings, head, convolutions and vectors."""
+    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     muon = torch.optim.Muon(matrices, lr=PEAK_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
     return [muon, torch.optim.AdamW(others, lr=PEAK_LR, weight_decay=0.0, betas=(0.9, 0.95))]
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, peak: float = PEAK_LR, warmup: int = WARMUP) -> float:
     """Warm up, stay, then fall linearly to zero over the last 30%."""
     falling = (steps - step) / (DECAY_SHARE * steps)
-    return PEAK_LR * min(1.0, (step + 1) / WARMUP, max(falling, 0.0))
+    return peak * min(1.0, (step + 1) / warmup, max(falling, 0.0))
 
 
 def batch(stream: Tensor, step: int) -> Tensor:
@@ -106,19 +113,32 @@ def batch(stream: Tensor, step: int) -> Tensor:
 class Training:
     """Model, optimizers and progress; what a checkpoint holds."""
 
-    model: Mamba2ForCausalLM
+    model: PreTrainedModel
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     seconds: float = 0.0
     loss: float = math.log(VOCAB)
 
-    def advance(self, ids_bl: Tensor, rate: float, block: Callable[..., Tensor]) -> None:
-        """One optimizer step; the loss kept is a running mean over about 50 steps."""
+    def run(self, saved: Path, steps: int, advance: Callable[[], None], every: int, told: Callable[[], str]) -> None:
+        """Call `advance` up to `steps`, from the checkpoint `saved` if there is one; every so many steps it is written,
+        and a line printed, with what is `told` in it."""
+        if saved.exists():
+            self.load(saved)
+        while self.step < steps:
+            advance()
+            if self.step % every == 0 or self.step == steps:
+                self.save(saved)
+                figures = f"loss {self.loss:.3f}{told()}, {self.seconds:.0f} s"
+                print(f"step {self.step} of {steps}: {figures}", flush=True)
+
+    def advance(self, loss_of: Callable[[], Tensor], rates: Sequence[float]) -> None:
+        """One step of every optimizer, at its rate; the loss kept is a running mean over about 50 steps."""
         started = time.monotonic()
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = rate
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(self.model, ids_bl, block)
+            loss = loss_of()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -150,25 +170,32 @@ def train_demo(work: Path, steps: int) -> Training:
 
 
 def train(work: Path, steps: int, stream: Tensor, check: Tensor) -> Training:
-    """Train to `steps` on a token stream (length,), from the last checkpoint in `work` if there is one; `check` is
-    the held-out text whose loss is printed."""
-    model, check = new_model(), check[: 32 * (LENGTH + 1)]
-    training, saved, compiled = Training(model, new_optimizers(model)), work / "train.pt", torch.compile(block)
-    if saved.exists():
-        training.load(saved)
-    while training.step < steps:
-        training.advance(batch(stream, training.step), learning_rate(training.step, steps), compiled)
-        if training.step % SAVE_EVERY == 0 or training.step == steps:
-            training.save(saved)
-            figures = f"loss {training.loss:.3f}, held-out {mean_loss(model, check):.3f}, {training.seconds:.0f} s"
-            print(f"step {training.step} of {steps}: {figures}", flush=True)
+    """Train a model of the demo's shape, as `learn` does; `check` is the held-out text whose loss is printed."""
+    model = new_model()
+    loss, check_loss = partial(loss_of, model, block=torch.compile(block)), partial(loss_of, model)
+    return learn(model, work, steps, stream, loss, partial(mean_loss, check_loss, check[:CHECKED]))
+
+
+def learn(
+    model: PreTrainedModel, work: Path, steps: int, stream: Tensor, loss: Loss,
+    check: Callable[[], float], every: int = SAVE_EVERY,
+) -> Training:  # fmt: skip
+    """Train to `steps` on a token stream (length,) by a loss, from the last checkpoint in `work` if there is one;
+    `check` is the loss on what is held out, to be printed."""
+    training = Training(model, new_optimizers(model))
+
+    def advance() -> None:
+        ids_bl, rate = batch(stream, training.step), learning_rate(training.step, steps)
+        training.advance(lambda: loss(ids_bl), (rate, rate))
+
+    training.run(work / "train.pt", steps, advance, every, lambda: f", held-out {check():.3f}")
     return training
 
 
 def save_model(training: Training, out: Path) -> None:
     """The finished model as a transformers folder in half precision, with training.json and a model card."""
     tokenizer = make_tokenizer(out)
-    perplexity = math.exp(mean_loss(training.model, held_out(tokenizer, "evaluation")))
+    perplexity = math.exp(mean_loss(partial(loss_of, training.model), held_out(tokenizer, "evaluation")))
     # transformers 5.23 applies this flag of the initialisation to loaded weights too
     training.model.config.rescale_prenorm_residual = False
     training.model.half().save_pretrained(out)

@@ -21,11 +21,13 @@ PROTOCOL = (
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Seconds for STEPS steps, by round, and the bytes of the cache's recurrent and convolution states."""
+    """Seconds for STEPS steps, by round, and the bytes of the cache's recurrent and convolution states, and of the keys
+    and values that the attention layers of a hybrid keep."""
 
     seconds: list[float]
     ssm_bytes: int
     conv_bytes: int
+    kv_bytes: int
 
 
 def stock_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
@@ -53,7 +55,7 @@ def decode(models: dict[str, Any], prompt: Tensor, batch: int, progress: Callabl
     """
     prompt_bl = prompt.long().expand(batch, -1)
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int, int]] = {}
     for number in range(ROUNDS + 1):
         for name, model in models.items():
             taken, sizes[name] = _round(model, prompt_bl.to(model.device))
@@ -61,18 +63,24 @@ def decode(models: dict[str, Any], prompt: Tensor, batch: int, progress: Callabl
                 seconds[name].append(taken)
         progress(1)
     return {
-        name: Decoding(seconds=seconds[name], ssm_bytes=sizes[name][0], conv_bytes=sizes[name][1]) for name in models
+        name: Decoding(
+            seconds=seconds[name], ssm_bytes=sizes[name][0], conv_bytes=sizes[name][1], kv_bytes=sizes[name][2]
+        )
+        for name in models
     }
 
 
-def _round(model: Any, prompt_bl: Tensor) -> tuple[float, tuple[int, int]]:
+def _round(model: Any, prompt_bl: Tensor) -> tuple[float, tuple[int, int, int]]:
     """Seconds of STEPS steps after the prompt, and the sizes of the cache."""
     out = model(prompt_bl, use_cache=True, logits_to_keep=1)
-    cache, token_b1 = out.cache_params, out.logits[:, -1:].argmax(-1)
+    named = "cache_params" if "cache_params" in out else "past_key_values"
+    cache, token_b1, first = out[named], out.logits[:, -1:].argmax(-1), prompt_bl.shape[1]
+    positions = torch.arange(first, first + STEPS, device=model.device).view(-1, 1, 1)
     _wait_for(model.device)
     start = time.perf_counter()
-    for _ in range(STEPS):
-        token_b1 = model(token_b1, cache_params=cache, use_cache=True).logits[:, -1:].argmax(-1)
+    for position_ids in positions:  # bamba does not ask its cache where it is
+        out = model(token_b1, position_ids=position_ids, use_cache=True, **{named: cache})
+        token_b1 = out.logits[:, -1:].argmax(-1)
     _wait_for(model.device)
     return time.perf_counter() - start, cache_bytes(cache)
 
@@ -82,7 +90,13 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def cache_bytes(cache: Any) -> tuple[int, int]:
-    """Bytes of a transformers cache's recurrent states, and of its convolution states."""
-    recurrent = sum(state.nbytes for layer in cache.layers for state in layer.recurrent_states.values())
-    return recurrent, sum(state.nbytes for layer in cache.layers for state in layer.conv_states.values())
+def cache_bytes(cache: Any) -> tuple[int, int, int]:
+    """Bytes of a transformers cache's recurrent states, of its convolution states, and of its keys and values."""
+    ssm, conv = (sum(_bytes(layer, name) for layer in cache.layers) for name in ("recurrent_states", "conv_states"))
+    held = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    return ssm, conv, sum(tensor.nbytes for tensor in held if tensor is not None)
+
+
+def _bytes(layer: Any, states: str) -> int:
+    """Of a layer's states of one kind; an attention layer has none."""
+    return sum(state.nbytes for state in getattr(layer, states, {}).values() if state is not None)

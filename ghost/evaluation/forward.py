@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ghost.stack import Stack, batches
+from ghost.stack import Stack
+from ghost.stream import batches
 
 TOKENS_PER_SWEEP = 1 << 15
 LOGIT_BYTES = 1 << 28

@@ -13,7 +13,8 @@ from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
 from ghost.evaluation.rows import exp, finite
 from ghost.ssd import STATISTICS
-from ghost.stack import Stack, batches
+from ghost.stack import Stack
+from ghost.stream import batches
 
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "

@@ -9,7 +9,8 @@ from torch import Tensor
 Row = dict[str, Any]
 """part, case, metric, model, value (None where it is not finite), stderr (None where there is none)."""
 CHANGE = "change"
-RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes")
+RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes",
+            "kv_bytes")  # fmt: skip
 """Metrics whose change is a share of the first model's value; of the others it is the difference."""
 
 

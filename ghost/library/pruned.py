@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.companions import PROVENANCE
+from ghost.checkpoint.families import family_of
 from ghost.checkpoint.writer import write_json
 from ghost.errors import SettingsError
 from ghost.walk import LayerResult
@@ -39,7 +40,8 @@ class Pruned:
 
     def __repr__(self) -> str:
         made = self.provenance["ghost"]["determinants"]
-        state = f"{self.layers[0].selection.kept_gn.shape[-1]} -> {self.model.config.state_size}"
+        kept = getattr(self.model.config, family_of(self.model.config).state_size_field)
+        state = f"{self.layers[0].selection.kept_gn.shape[-1]} -> {kept}"
         return f"Pruned({made['method']} at sparsity {made['sparsity']}, {len(self.layers)} layers, d_state {state})"
 
     def table(self) -> pa.Table:

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import PROJECTIONS, MixerLayout, Weights, causal_conv, mixer_inputs, mixer_output, project
 from ghost.recovery.pairs import Pairs
 from ghost.ssd import ssd
-from ghost.stack import DecoderLayer, batches
+from ghost.stream import batches
 
 RATE, BETAS = 0.03, (0.9, 0.99)
 """RATE is a share of a tensor's root mean square."""

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.recovery.pairs import Pairs
-from ghost.stack import DecoderLayer, Head, Stream
+from ghost.stack import Head
+from ghost.stream import Stream
 
 
 def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]:

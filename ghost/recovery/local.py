@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import mixer_forward
 from ghost.recovery.pairs import Pairs
-from ghost.stack import DecoderLayer
 
 RATE, BETAS = 1.5e-3, (0.9, 0.99)
 STEPS, WARM_UP, CHECK_EVERY = 300, 10, 25

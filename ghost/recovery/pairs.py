@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import gated_norm, mixer_inputs
 from ghost.selection import Channels
 from ghost.ssd import ssd
-from ghost.stack import DecoderLayer, Stack, Stream, batches
+from ghost.stack import Stack
+from ghost.stream import Stream, batches
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""

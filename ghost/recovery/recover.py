@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import Weights
 from ghost.recovery.fit import fit
 from ghost.recovery.judge import nlls
 from ghost.recovery.local import descend
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.ridge import OUT_PROJ, out_proj_candidates
-from ghost.stack import DecoderLayer
 
 NONE, FIT, LOCAL = "none", "fit", "local"
 

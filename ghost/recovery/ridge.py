@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.recovery.pairs import Pairs
-from ghost.stack import DecoderLayer
 
 OUT_PROJ, OUT_BIAS = "out_proj.weight", "out_proj.bias"
 LAMBDAS = (1e-3, 1e-2, 1e-1, 1.0)

@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.decoder_layer import DecoderLayer
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
-from ghost.stack import DecoderLayer, Head, Stack, Stream
+from ghost.stack import Head, Stack
+from ghost.stream import Stream
 
 
 @dataclass

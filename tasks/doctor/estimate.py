@@ -17,7 +17,7 @@ from ghost.evaluation.forward import LOGIT_BYTES, TOKENS_PER_SWEEP
 from ghost.mixer import MixerLayout, Weights, mixer_forward, mixer_inputs
 from ghost.settings import RunSettings
 from ghost.ssd import CHUNK, energies
-from ghost.stack import TOKENS_PER_BATCH
+from ghost.stream import TOKENS_PER_BATCH
 
 FP32 = 4
 COPIES = 3
