@@ -6,6 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tasks.wording import layers_in_words
+
 
 class Drawn:
     """Bars that are drawn while its block runs. Without a terminal, rich prints only their final state."""
@@ -33,9 +35,10 @@ class Bars(Drawn):
         self._layers: TaskID | None = None
         self._tokens: TaskID | None = None
 
-    def start(self, layers: int) -> None:
+    def start(self, layers: int, mixers: int) -> None:
         self._progress.remove_task(self._opening)
-        self._layers = self._progress.add_task("layers", total=layers)
+        self._progress.console.print(layers_in_words(layers, mixers), highlight=False)
+        self._layers = self._progress.add_task("layers", total=mixers)
 
     def layer(self, message: str) -> None:
         if self._layers is not None:

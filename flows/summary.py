@@ -106,8 +106,11 @@ def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
     console = Console()
     console.print(as_table(result))
     print_warnings(result, console)
-    layers = result["layers"]
-    console.print(f"layers: {layers['computed']} computed, {layers['cached']} cached; {result['seconds']} seconds")
+    layers, mixers = result["layers"], result["layers"]["computed"] + result["layers"]["cached"]
+    every = result.get("decoder_layers", mixers)
+    some = "" if mixers == every else f"{mixers} of {every} have a Mamba2 state; "
+    done = f"{layers['computed']} computed, {layers['cached']} cached; {result['seconds']} seconds"
+    console.print(f"layers: {some}{done}")
     console.print(f"checkpoint: {result['checkpoint']}", soft_wrap=True, highlight=False)
     console.print(f"summary page: {result['page']}", soft_wrap=True, highlight=False)
 
@@ -120,7 +123,8 @@ def print_warnings(result: dict[str, Any], console: Console) -> None:
 
 def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
     names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
-    return {name: result[name] for name in names} | {n: result[n] for n in ("tasks", "warnings") if n in result}
+    some = ("decoder_layers", "tasks", "warnings")
+    return {name: result[name] for name in names} | {name: result[name] for name in some if name in result}
 
 
 def print_layers(title: str, layers: list[dict[str, Any]]) -> None:

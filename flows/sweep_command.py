@@ -16,6 +16,7 @@ from flows.prefect_server import with_prefect_server
 from ghost.errors import SettingsError
 from ghost.report.figures import in_form
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
+from tasks.wording import layers_in_words
 
 VARIED = "What is varied: a,b,c or the option several times"
 USUAL = {axis: [",".join(map(str, values))] for axis, values in DEFAULTS.items()}
@@ -95,9 +96,9 @@ class SweepBars(Drawn):
         self._progress.update(self._cells, advance=1)
         self._forget()
 
-    def start(self, layers: int) -> None:
+    def start(self, layers: int, mixers: int) -> None:
         self._forget()
-        self._parts = [self._progress.add_task("  layers", total=layers)]
+        self._parts = [self._progress.add_task(f"  {layers_in_words(layers, mixers)}", total=mixers)]
 
     def layer(self, message: str) -> None:
         self._progress.update(self._parts[0], advance=1, description=f"  {message}")

@@ -6,7 +6,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Told of every layer and of every batch of evaluated tokens."""
 
-    def start(self, layers: int) -> None: ...
+    def start(self, layers: int, mixers: int) -> None:
+        """So many decoder layers, of which so many have a Mamba2 state and are gone through one by one."""
+        ...
 
     def layer(self, message: str) -> None: ...
 
@@ -18,7 +20,7 @@ class Progress(Protocol):
 class Silent:
     """Ignores everything; a worker's log has the same lines."""
 
-    def start(self, layers: int) -> None:
+    def start(self, layers: int, mixers: int) -> None:
         pass
 
     def layer(self, message: str) -> None:

@@ -50,7 +50,7 @@ def test_of_the_demo_it_says_what_a_run_says() -> None:
 def test_of_a_hybrid_it_reads_headers_alone(hybrid: Path) -> None:
     found = examine_model(str(hybrid))
     assert (found["layers"], found["mixers"], found["n_groups"], found["nheads"]) == (5, 2, 8, 8)
-    assert found["layer_kinds"] == {"Mamba2": 2, "experts": 1, "attention": 1, "MLP": 1}
+    assert found["layer_kinds"] == {"Mamba2": 2, "MoE": 1, "attention": 1, "MLP": 1}
     assert found["state_bytes"] == {"dense": 2 * 64 * 32 * 4, "pruned": 2 * 64 * 16 * 4}
     assert found["conv_state_bytes"] == {"dense": 2 * (64 + 512) * 4 * 4, "pruned": 2 * (64 + 256) * 4 * 4}
     assert found["largest_layer"] == "layer 0"
@@ -59,7 +59,7 @@ def test_of_a_hybrid_it_reads_headers_alone(hybrid: Path) -> None:
 
 def test_it_tells_people_in_rows(hybrid: Path) -> None:
     rows = dict(model_rows(examine_model(str(hybrid))))
-    assert rows["layers"] == "5 layers, 2 with a Mamba2 state: 2 Mamba2, 1 experts, 1 attention, 1 MLP"
+    assert rows["layers"] == "5 layers, 2 with a Mamba2 state: 2 Mamba2, 1 MoE, 1 attention, 1 MLP"
     assert rows["mixers"] == "d_state 32 in 8 groups, 8 heads of 8, d_model 32"
     assert rows["state"].startswith("16.4 kB a sequence, in fp32; 8.19 kB at sparsity 0.5, with d_state 16\nbeside it")
     assert "attention keeps its caches as they are" in rows["state"]

@@ -128,6 +128,8 @@ def test_a_whole_run_counts_mixers_and_decoder_layers_and_its_checkpoint_verifie
     run.finish()
     results = run.evaluated.results
     assert (results["layers"], results["decoder_layers"]) == (2, 5) and results["d_state"]["pruned"] == 8
+    assert results["layer_kinds"] == {"Mamba2": 2, "MoE": 1, "attention": 1, "MLP": 1}
+    assert b"2 of 5 layers have a Mamba2 state" in run.store.record(run.keys.report)
     layout = run.source.mixer_layout
     assert results["state_bytes"] == {"dense": 2 * 4 * layout.state_elements, "pruned": 4 * layout.state_elements}
     found = verify(Path(run.store.locate(run.keys.checkpoint)), run.source, TOKENS[0])

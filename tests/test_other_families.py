@@ -35,7 +35,7 @@ REFUSED = {
 }
 WRAPPED = {"qwen3_5": "qwen3_5_text", "nemotron_h_omni": "nemotron_h"}
 NO_MIXER: dict[str, tuple[dict[str, Any], str]] = {
-    "nemotron_h": ({"hybrid_override_pattern": "*-E*-"}, "2 attention, 2 MLP, 1 experts"),
+    "nemotron_h": ({"hybrid_override_pattern": "*-E*-"}, "2 attention, 2 MLP, 1 MoE"),
     "granitemoehybrid": ({"layer_types": ["attention"] * 4}, "4 attention"),
     "bamba": ({"attn_layer_indices": [0, 1, 2, 3, 4]}, "5 attention"),
 }

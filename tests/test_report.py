@@ -168,6 +168,14 @@ def test_directions_are_called_directions() -> None:
     assert "channel" not in text
 
 
+def test_layers_are_counted_by_their_kind() -> None:
+    assert "pruned with ghost; 3 Mamba2 layers, run" in Page(render(summary(), [layer_view()])).text
+    hybrid = summary(decoder_layers=7, layer_kinds={"Mamba2": 3, "MLP": 4})
+    text = Page(render(hybrid, [layer_view()])).text
+    assert "pruned with ghost; 3 of 7 layers have a Mamba2 state, run" in text
+    assert re.search(r"Layers\s+3 Mamba2, 4 MLP", text)
+
+
 def test_what_went_is_said_of_every_kind_of_method() -> None:
     def told(**changes: Any) -> str:
         return Page(render(summary(**changes), [layer_view()])).text

@@ -52,6 +52,17 @@ def test_card_of_directions_loads_the_code_that_the_folder_carries() -> None:
     assert "state directions in 3 Mamba2 layers" in card
 
 
+def test_card_of_a_hybrid_says_which_layers_have_a_state_and_what_keeps_its_size() -> None:
+    kinds = {"Mamba2": 3, "MLP": 3, "attention": 1}
+    card = model_card(summary(decoder_layers=7, layer_kinds=kinds))
+    assert "of the 384 state channels in the 3 of its 7 layers that have a Mamba2 state, 144 are left" in card
+    assert "| Layers | `3 Mamba2, 3 MLP, 1 attention` |" in card and "- Attention keeps its caches" in card
+    both = model_card(summary(decoder_layers=3, layer_kinds={"Mamba2 with attention": 3}))
+    assert "state channels in 3 Mamba2 layers" in both and "- Attention keeps its caches" in both
+    plain = model_card(summary(decoder_layers=3, layer_kinds={"Mamba2": 3}))
+    assert "state channels in 3 Mamba2 layers" in plain and "caches" not in plain and "| Layers |" not in plain
+
+
 def test_card_says_what_did_not_shrink() -> None:
     unstructured, layers = model_card(summary(method="wanda")), model_card(summary(method="shedder"))
     assert "# `demo`, 62.5% of its weights of B and C zeroed" in unstructured

@@ -14,10 +14,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.console import Bars
 from flows.deploy import surroundings
 from flows.options import flow_parameters
 from flows.prune import check_places, ghost
-from flows.summary import as_markdown
+from flows.summary import as_markdown, print_summary
 from ghost.errors import CheckpointError, SettingsError
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
@@ -97,6 +98,16 @@ def test_a_log_line_has_the_same_keys_whatever_the_method_measures(energy: Any, 
     statistics = LayerStatistics(torch.ones(1, 2), torch.ones(1, 2), energy_gn=energy)
     line = log_line(7, 1.234, 512.4, "cached", statistics, selection)
     assert line == f"layer=07 seconds=1.23 kept=1 of=2 energy_dropped={share} memory_mb=512 state=cached"
+
+
+@pytest.mark.parametrize(("every", "told"), [(16, ""), (52, "16 of 52 have a Mamba2 state; ")])
+def test_the_terminal_counts_layers_before_and_after(every: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars() as bars:
+        bars.start(every, 16)
+    assert capsys.readouterr().err.startswith(f"{every} layers, {'16' if told else 'all'} with a Mamba2 state\n")
+    counts = {"layers": {"computed": 12, "cached": 4}, "decoder_layers": every, "seconds": 3.5}
+    print_summary(FIGURES | counts | {"checkpoint": "c", "page": "p"}, as_json=False)
+    assert f"layers: {told}12 computed, 4 cached; 3.5 seconds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ FAMILIES = {row.model_type: row for row in _ROWS}
 PRUNED = tuple(name for name in FAMILIES if name != PROJECTED)
 """Families whose models can be pruned."""
 KINDS = {"linear_attention": "Mamba2", "hybrid": "Mamba2 with attention", "full_attention": "attention", "mlp": "MLP",
-         "moe": "experts"}  # fmt: skip
+         "moe": "MoE"}  # fmt: skip
 """What transformers' words for decoder layers mean in these families."""
 
 

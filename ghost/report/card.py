@@ -8,6 +8,7 @@ from ghost.report.document import from_template
 from ghost.report.figures import (
     change,
     filled,
+    has_attention,
     megabytes,
     perplexity,
     plural,
@@ -35,6 +36,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
         projected=form_of_run(summary).carries_code,
         settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
         chosen=_chosen(summary),
+        caches=has_attention(summary),
     )
 
 
@@ -51,10 +53,17 @@ def _description(summary: Mapping[str, Any]) -> str:
         titled=_went(summary),
         channels=f"{summary['channels']:,}",
         kept=f"{summary['kept_channels']:,}",
-        layers=plural(summary["layers"], "Mamba2 layer"),
+        layers=_layers(summary),
         by=f"{by}, {method.words}" if method else by,
     )
     return f"{what} Made with ghost, which implements GHOST (Menezes & Kyrillidis, ICML 2026, arXiv:2602.11408)."
+
+
+def _layers(summary: Mapping[str, Any]) -> str:
+    """The layers that were pruned."""
+    mixers, every = summary["layers"], summary.get("decoder_layers", summary["layers"])
+    some = f"the {mixers} of its {every} layers that have a Mamba2 state"
+    return plural(mixers, "Mamba2 layer") if mixers == every else some
 
 
 def _chosen(summary: Mapping[str, Any]) -> str | None:

@@ -123,11 +123,29 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def layers_with_state(summary: Mapping[str, Any]) -> str:
+    """`24 Mamba2 layers`, or `24 of 52 layers have a Mamba2 state`."""
+    mixers, every = summary["layers"], summary.get("decoder_layers", summary["layers"])
+    return plural(mixers, "Mamba2 layer") if mixers == every else f"{mixers} of {every} layers have a Mamba2 state"
+
+
+def has_attention(summary: Mapping[str, Any]) -> bool:
+    """Some layers keep a cache of the text beside, or in place of, a recurrent state."""
+    return any("attention" in kind for kind in summary.get("layer_kinds", ()))
+
+
+def _kinds(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of a hybrid."""
+    kinds = summary.get("layer_kinds", {})
+    return [("Layers", ", ".join(f"{count} {kind}" for kind, count in kinds.items()))] if {*kinds} - {"Mamba2"} else []
+
+
 def setting_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and value of everything that determined the run, in the order to show it."""
     calibration, evaluation = summary["calibration"], summary["evaluation"]
     return [
         ("Model", summary["model"]),
+        *_kinds(summary),
         ("Method", summary["method"]),
         ("Sparsity" if summary.get("energy") is None else "Kept", asked(summary)),
         ("Policy", summary["policy"]),

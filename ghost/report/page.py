@@ -10,6 +10,7 @@ from ghost.report.document import from_template
 from ghost.report.figures import (
     Tile,
     change,
+    layers_with_state,
     megabytes,
     millions,
     perplexity,
@@ -33,10 +34,11 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
     """The page as text, below 6 MB (4.8 of them plotly's own JavaScript), to be written as UTF-8.
 
     `summary` is plain data: run_id, model, method, sparsity, policy, soft, sequential, calibration {corpus, samples,
-    length, seed}, evaluation {corpus, window, tokens, protocol}, layers, kept_channels, channels, and as {dense,
-    pruned}: perplexity (None where it is not finite), state_bytes per sequence, d_state, parameters. It may have
-    `recovery`, `warnings` as plain sentences, `tasks` as in evaluation/results.json, and `rows` of recall as
-    `ghost eval` makes them. `layers` is in the order of the model and not empty.
+    length, seed}, evaluation {corpus, window, tokens, protocol}, layers (those with a state), kept_channels, channels,
+    and as {dense, pruned}: perplexity (None where it is not finite), state_bytes per sequence, d_state, parameters. It
+    may have `decoder_layers`, all of them, `layer_kinds`, how many there are of each kind, `recovery`, `warnings` as
+    plain sentences, `tasks` as in evaluation/results.json, and `rows` of recall as `ghost eval` makes them. `layers` is
+    in the order of the model and not empty.
     """
     what = unit(summary)
     bars = _bars(layers, what)
@@ -45,6 +47,7 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
         "summary": summary,
         "unit": what,
         "what_went": what_went(summary),
+        "layers_with_state": layers_with_state(summary),
         "warnings": summary.get("warnings", []),
         "headline": headline(summary),
         "verdict": verdict(summary),

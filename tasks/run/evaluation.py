@@ -10,6 +10,7 @@ from prefect import task
 from prefect.client.schemas.objects import State
 
 from artifacts.stages import StageRecord, read_stage, write_stage
+from ghost.checkpoint.families import layer_kinds
 from ghost.checkpoint.sizes import state_bytes
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
@@ -65,6 +66,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
         "layers": len(layers),
         "decoder_layers": run.source.layers,
+        "layer_kinds": layer_kinds(run.source.config),
         "channels": sum(layer.selection.kept_gn.numel() for layer in layers),
         "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
