@@ -1,15 +1,18 @@
-"""What the parts of a run's settings have in common, and what device and precision mean on this machine."""
+"""What the parts of a run's settings have in common, and what device, precision and memory mean on this machine."""
 
 import os
 import re
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import psutil
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ghost.errors import SettingsError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 DEVICE = r"auto|cpu|cuda(:(0|[1-9][0-9]?))?"
 
 Part = TypeVar("Part", bound="Settings")
@@ -76,3 +79,21 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[dtype]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process could still take there: of a CPU's memory, what neither machine nor container gives to
+    others."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min([psutil.virtual_memory().available, *_left_to_the_container()])
+
+
+def _left_to_the_container() -> list[int]:
+    """What the limit of the control group leaves, where there is one (version 2); its caches of files can go."""
+    try:
+        most, used = (int((CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        caches = dict(line.split() for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        return [max(0, most - used + int(caches["inactive_file"]))]
+    except (OSError, ValueError, KeyError):  # none, or without a limit: "max"
+        return []

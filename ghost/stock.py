@@ -64,12 +64,8 @@ class Stock:
     @contextmanager
     def outer(self, *, embeddings: bool) -> Iterator[Any]:
         """Inside, the model has the weights that come before its layers, or those that come after them."""
-        names = self.checkpoint.names
-        table = self.model.get_input_embeddings()
-        path = next(path for path, module in self.model.named_modules() if module is table)
-        outside = [name for name in names.shapes if not name.startswith(f"{names.layers}.")]
-        wanted = [name for name in outside if name.startswith(f"{path}.") == embeddings]
-        bare = {name: _get(self.model, name) for name in outside}
+        wanted = self.checkpoint.names.outside(embeddings=embeddings)
+        bare = {name: _get(self.model, name) for name in wanted}
         try:
             self._load(wanted)
             yield self.model

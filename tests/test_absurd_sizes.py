@@ -154,6 +154,20 @@ def test_a_native_config_of_absurd_sizes_is_refused(changes: dict[str, Any], ori
     assert refusal(open_checkpoint, folder)
 
 
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "a pattern": {"model_type": "nemotron_h", "hybrid_override_pattern": "M" * 10**6},
+    "layers by name": {"model_type": "nemotron_h", "layers_block_type": ["mlp"] * 10**5},
+    "attention": {"model_type": "bamba", "attn_layer_indices": list(range(10**5))},
+    "shared blocks": {"model_type": "zamba2", "hybrid_layer_ids": list(range(10**5))},
+}
+
+
+@pytest.mark.parametrize("raw", HYBRIDS.values(), ids=HYBRIDS)
+def test_a_hybrid_that_lists_an_absurd_number_of_layers_is_refused(raw: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps(raw))
+    assert "layers, the most is 10000; mend config.json" in refusal(open_checkpoint, tmp_path)
+
+
 @pytest.mark.parametrize("name", [CONFIG, f"{WEIGHTS}.index.json"])
 def test_a_json_file_of_a_gigabyte_is_not_read(name: str, model: Path) -> None:
     (model / WEIGHTS).unlink()

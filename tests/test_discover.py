@@ -99,13 +99,15 @@ def test_a_checkpoint_can_be_the_source_itself(source: Source, models: Path) -> 
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' has no Mamba2 mixer"),
-        ({"model_type": "mamba"}, "is Mamba1"),
-        ({"model_type": "zamba2"}, "whole zamba2 models can't be pruned"),
-        ({"model_type": ["mamba2"]}, "model_type ['mamba2'] has no Mamba2 mixer"),
+        ({"model_type": "llama"}, "model_type 'llama' has attention and no recurrent state"),
+        ({"model_type": "mamba"}, "model_type 'mamba' has Mamba1 mixers"),
+        ({"model_type": "nemotron_h", "hybrid_override_pattern": "*-*E"}, "none of these 4 layers does: 2 attention"),
+        ({"model_type": "bamba", "mamba_expand": "two"}, "config.json is not a valid bamba config ("),
+        ({"model_type": "nemotron_h", "mamba_hidden_act": "relu2"}, "mamba_hidden_act is 'relu2'"),
+        ({"model_type": ["mamba2"]}, "model_type ['mamba2'] is no name of a model"),
         ({"d_model": 8, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {}}, "ssm_cfg.layer is 'Mamba1'"),
         ({"d_model": 8, "n_layer": 1, "ssm_cfg": {"layer": "Mamba2"}}, "is not a valid Mamba2 config (KeyError"),
-        ({}, "model_type None has no Mamba2 mixer"),
+        ({}, "model_type None is no name of a model"),
     ],
     ids=str,
 )

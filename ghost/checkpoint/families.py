@@ -1,13 +1,17 @@
 """How each transformers family spells Mamba2: the one place in ghost that knows which family a model is of."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from ghost.checkpoint.fields import amount, check_unknown, count, factors, flag, interval
+from ghost.checkpoint.companions import CONFIG
+from ghost.checkpoint.fields import amount, check_unknown, count, factors, flag, interval, with_infinity
 from ghost.checkpoint.limits import check_counts
 from ghost.checkpoint.native import is_native, to_transformers
+from ghost.checkpoint.others import what_it_has
 from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
 from ghost.mixer import BIASES, MixerLayout
@@ -108,39 +112,61 @@ _ROWS = (
            inner_width=lambda config: ("expand", "hidden_size"), biases=_USED, activation_field="hidden_act"),
 )  # fmt: skip
 FAMILIES = {row.model_type: row for row in _ROWS}
+PRUNED = tuple(name for name in FAMILIES if name != PROJECTED)
+"""Families whose models can be pruned."""
+KINDS = {"linear_attention": "Mamba2", "hybrid": "Mamba2 with attention", "full_attention": "attention", "mlp": "MLP",
+         "moe": "experts"}  # fmt: skip
+"""What transformers' words for decoder layers mean in these families."""
 
 
-def refuse(model_type: str | None) -> NoReturn:
-    """Raise CheckpointError for a model_type that has no Mamba2 mixer."""
-    known = ", ".join(FAMILIES)
-    if model_type == "mamba":
-        raise CheckpointError(
-            f"model_type 'mamba' is Mamba1, whose state is d_inner x 16 without heads; ghost needs Mamba2: {known}"
-        )
-    raise CheckpointError(
-        f"model_type {model_type!r} has no Mamba2 mixer that ghost knows; give one that is known: {known}"
-    )
+def refuse(model_type: object, raw: Mapping[str, object] = MappingProxyType({})) -> NoReturn:
+    """Raise CheckpointError for a model_type that has no Mamba2 mixer, with what it has; `raw` is its config.json."""
+    has = what_it_has(model_type, raw)
+    raise CheckpointError(f"model_type {model_type!r} {has}; ghost needs Mamba2, so give one of: {', '.join(PRUNED)}")
 
 
-def check_whole_model(raw: dict[str, Any], where: str = "config.json") -> None:
-    """CheckpointError unless this config.json, native or transformers', is of a model that ghost prunes as a whole."""
+def whole_config(raw: dict[str, Any], where: str = CONFIG) -> Config:
+    """transformers' object of a config.json, native or transformers' own, of a model that ghost takes as a whole:
+    defaults filled in, layers counted. No code of a model is run. CheckpointError for any other."""
     check_counts(raw)
     check_unknown(raw)
     model_type = raw.get("model_type")
-    if is_native(raw):
-        _check_native(raw, where)
-    elif not isinstance(model_type, str) or model_type not in FAMILIES:
-        refuse(model_type)
-
-
-def _check_native(raw: dict[str, Any], where: str) -> None:
+    if not is_native(raw) and (not isinstance(model_type, str) or model_type not in FAMILIES):
+        refuse(model_type, raw)
     try:
-        to_transformers(raw)
+        config = to_transformers(raw) if is_native(raw) else _transformers_object(raw)
     except CheckpointError:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{where} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
+        raise CheckpointError(f"{where} is not a valid {model_type or 'Mamba2'} config ({reason}); {AGAIN}") from None
+    check_mixers(config, where)
+    return config
+
+
+def _transformers_object(raw: dict[str, Any]) -> Config:
+    from transformers import CONFIG_MAPPING
+
+    if raw["model_type"] == PROJECTED:
+        import ghost.modeling  # noqa: F401  registers it
+    return CONFIG_MAPPING[raw["model_type"]].from_dict(with_infinity(raw))
+
+
+def layer_kinds(config: Config) -> dict[str, int]:
+    """How many decoder layers there are of each kind, most first."""
+    kinds = Counter(KINDS.get(str(kind), str(kind)) for kind in config.layer_types)
+    return dict(kinds.most_common())
+
+
+def check_mixers(config: Config, where: object) -> None:
+    """CheckpointError where a hybrid's layers are all of another kind."""
+    kinds = layer_kinds(config)
+    if kinds and not any(kind.startswith("Mamba2") for kind in kinds):
+        found = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+        raise CheckpointError(
+            f"{where}: model_type {config.model_type!r} may have Mamba2 mixers, but none of these "
+            f"{sum(kinds.values())} layers does: {found}; give a model with one"
+        )
 
 
 def family_of(config: Config) -> Family:

@@ -14,6 +14,8 @@ UNKNOWN = {
 }
 """Fields with which transformers builds another model than ghost computes, and what to give instead."""
 
+FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+
 
 def check_unknown(config: dict[str, Any]) -> None:
     """CheckpointError for a field that ghost would have to leave out of its computation."""
@@ -57,6 +59,14 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         _refuse(name, value, "true or false")
     return value
+
+
+def with_infinity(value: Any) -> Any:
+    """What JSON holds, with numbers in place of `{"__float__": "Infinity"}`, as transformers writes them."""
+    if isinstance(value, dict):
+        only = value.get("__float__") if len(value) == 1 else None
+        return FLOATS[only] if only in FLOATS else {name: with_infinity(part) for name, part in value.items()}
+    return [with_infinity(part) for part in value] if isinstance(value, list) else value
 
 
 def _numbers(value: object) -> tuple[float, ...]:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.families import mixer_layout
+from ghost.checkpoint.families import check_mixers, mixer_layout
 from ghost.checkpoint.pickled import FLOATS
 from ghost.checkpoint.source import Checkpoint, check_complete, model_names
-from ghost.checkpoint.tensors import TensorFiles
+from ghost.checkpoint.tensors import TensorFiles, is_finite
 from ghost.errors import CheckpointError
 
 PLACE = Path("the model in memory")
@@ -33,7 +33,7 @@ class LiveTensors(TensorFiles):
         CheckpointError for one that is not finite."""
         loaded = {name: self.live[name].cpu() for name in names}
         for name, tensor in loaded.items():
-            if not bool(torch.isfinite(tensor).all()):
+            if not is_finite(tensor):
                 raise CheckpointError(f"tensor {name} in {PLACE} has NaN or infinite values; load the model again")
         return loaded
 
@@ -74,6 +74,7 @@ def in_memory(model: Any) -> LiveCheckpoint:
     config, tensors = deepcopy(model.config), _live(model.state_dict())
     raw = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__], "dtype": _dtype_name(model)}
     layout = mixer_layout(config)
+    check_mixers(config, PLACE)
     checkpoint = LiveCheckpoint(PLACE, raw, config, layout, tensors, model_names(config, tensors, PLACE))
     check_complete(checkpoint)
     return checkpoint

@@ -24,6 +24,8 @@ class Names:
 
     layers: str
     """Path of the decoder layers' list."""
+    embeddings: str
+    """Path of the table of token embeddings."""
     mixers: Mapping[int, str]
     """Path of the Mamba2 mixer of each decoder layer that has one, in their order."""
     shapes: Mapping[str, tuple[int, ...]]
@@ -48,6 +50,11 @@ class Names:
     def within(self, path: str) -> list[str]:
         """The tensors below a path."""
         return [name for name in self.shapes if name.startswith(f"{path}.")]
+
+    def outside(self, *, embeddings: bool) -> list[str]:
+        """The tensors that come before the decoder layers, or those that come after them."""
+        beyond = [name for name in self.shapes if not name.startswith(f"{self.layers}.")]
+        return [name for name in beyond if name.startswith(f"{self.embeddings}.") == embeddings]
 
 
 def skeleton(config: Any, dtype: torch.dtype) -> Any:
@@ -77,8 +84,10 @@ def find_names(config: Any, files: Iterable[str]) -> Names:
             homes[name] = (*homes.get(name, ()), file)
         else:
             foreign[file] = name
+    table = model.get_input_embeddings()
     return Names(
         layers=layers,
+        embeddings=next(path for path, module in model.named_modules() if module is table),
         mixers=mixers,
         shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
         homes=homes,

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.companions import CONFIG, companion_files
-from ghost.checkpoint.families import PROJECTED, check_biases, check_whole_model, mixer_layout
+from ghost.checkpoint.families import check_biases, mixer_layout, whole_config
 from ghost.checkpoint.fields import count, flag
 from ghost.checkpoint.files import check_pointers, read_config
 from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.names import Names, find_names
-from ghost.checkpoint.native import is_native, to_transformers
+from ghost.checkpoint.native import is_native
 from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
@@ -93,7 +93,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     check_links(folder)
     raw = read_config(folder)
     raw.pop("auto_map", None)  # names code, which is neither run here nor published
-    config = _config_object(raw, folder)
+    config = whole_config(raw, str(folder / CONFIG))
     if is_native(raw):
         raw = json.loads(config.to_json_string())
     layout, tensors = mixer_layout(config), find_tensors(folder)
@@ -120,22 +120,6 @@ def find_folder(model: str | Path) -> Path:
     return download(model)
 
 
-def _config_object(raw: dict[str, Any], folder: Path) -> Any:
-    """transformers' own config class: it fills in the defaults that config.json leaves out, and reads its Infinity."""
-    check_whole_model(raw, str(folder / "config.json"))
-    from transformers import AutoConfig
-
-    if raw.get("model_type") == PROJECTED:
-        import ghost.modeling  # noqa: F401  registers it
-    try:
-        return to_transformers(raw) if is_native(raw) else AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{folder / 'config.json'} is not a valid Mamba2 config ({reason}); {AGAIN}") from None
-
-
 def model_names(config: Any, tensors: TensorFiles, where: Path) -> Names:
     """What transformers makes of the config and of the names of the tensors. CheckpointError where it can't."""
     try:
@@ -148,8 +132,6 @@ def check_complete(checkpoint: Checkpoint) -> None:
     """CheckpointError unless the tensors are those of the config, each of its shape; tensors that the model does not
     have may lie beside it, but not among its layers."""
     names, layout, where = checkpoint.names, checkpoint.mixer_layout, checkpoint.folder
-    if not checkpoint.mixers:
-        raise CheckpointError(f"{where}: none of the {checkpoint.layers} layers has a Mamba2 mixer; give another model")
     for layer in checkpoint.mixers:
         found = {own: _meta(checkpoint.tensors.shapes[file]) for own, file in names.mixer(layer).items()}
         if found:

@@ -20,6 +20,7 @@ from ghost.calibration.tokens import (
     tokenize,
 )
 from ghost.checkpoint.in_memory import PLACE, LiveCheckpoint, in_memory
+from ghost.checkpoint.sizes import check_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError, GhostWarning, SettingsError
@@ -57,12 +58,15 @@ def home_device(model: Model) -> torch.device:
 
 def open_stack(model: Model, source: Checkpoint, settings: RunSettings) -> Stack:
     """The model ready to compute, a model in memory by default where it lies (on the CPU, if ghost can't compute
-    there); otherwise as `ghost run` chooses."""
+    there); otherwise as `ghost run` chooses. SettingsError where a part of a folder's is larger than what is free."""
     device = settings.device
     if device == "auto" and not isinstance(model, str | Path):
         device = str(model.device) if model.device.type == "cuda" else "cpu"
     chosen = resolve_device(device)
-    return Stack(source, chosen, resolve_dtype(settings.dtype, chosen))
+    dtype = resolve_dtype(settings.dtype, chosen)
+    if not isinstance(source, LiveCheckpoint):  # one in memory shares its tensors with the computation
+        check_memory(source, chosen, dtype)
+    return Stack(source, chosen, dtype)
 
 
 def find_tokenizer(tokenizer: Tokenizer | None, source: Checkpoint, texts: Texts) -> Any:

@@ -10,6 +10,7 @@ from prefect import task
 from prefect.client.schemas.objects import State
 
 from artifacts.stages import StageRecord, read_stage, write_stage
+from ghost.checkpoint.sizes import state_bytes
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL, Perplexity
@@ -22,8 +23,6 @@ from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
 from tasks.wording import display_name
 
-STATE_ELEMENT_BYTES = 4
-"""Runtimes keep the recurrent state in fp32, whatever the weights are."""
 STAGE = "evaluation"
 RESULTS = "evaluation/results.json"
 
@@ -61,9 +60,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
     return {
         **{figure: {name: values[figure] for name, values in plain.items()} for figure in ("perplexity", "nll")},
-        "state_bytes": {
-            name: len(layers) * layout.state_elements * STATE_ELEMENT_BYTES for name, layout in layouts.items()
-        },
+        "state_bytes": {name: state_bytes(layout, len(layers)) for name, layout in layouts.items()},
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
         "layers": len(layers),

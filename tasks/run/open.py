@@ -17,6 +17,7 @@ from artifacts.store import Store, open_store
 from artifacts.tables import encode
 from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.companions import companions_digest
+from ghost.checkpoint.sizes import check_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import resolve_device, resolve_dtype
@@ -58,9 +59,8 @@ class Run:
         progress: Progress,
         warnings: list[str],
     ) -> None:
-        device = resolve_device(settings.device)
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
-        self.stack = Stack(source, device, resolve_dtype(settings.dtype, device))
+        self.stack = Stack(source, *_computed_on(settings))
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
         self.walk = Walk(self.stack, calibration_bl, settings)
         self.progress, self.warnings = progress, warnings
@@ -73,10 +73,11 @@ class Run:
 def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
     """Open model, texts and store, and store nothing yet. Raises GhostError or ArtifactError for whatever is wrong with
     them."""
-    resolve_device(settings.device)
+    computed_on = _computed_on(settings)
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     check_source(source, settings)
+    check_memory(source, *computed_on)
     tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
     calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
@@ -106,6 +107,11 @@ def write_records(run: Run) -> dict[str, str]:
         run.pruning.pruning: write_record(run.store, run.pruning.pruning, _pruning_record(run)),
         run.pruning.tokens: sha256_bytes(tokens),
     }
+
+
+def _computed_on(settings: RunSettings) -> tuple[torch.device, torch.dtype]:
+    device = resolve_device(settings.device)
+    return device, resolve_dtype(settings.dtype, device)
 
 
 def _benchmarks(settings: RunSettings) -> BenchmarkList:

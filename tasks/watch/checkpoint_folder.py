@@ -9,7 +9,7 @@ from typing import Any, Literal
 from artifacts.digest import parse_object
 from artifacts.folders import MANIFEST, Entry
 from ghost.checkpoint.companions import CONFIG, companions
-from ghost.checkpoint.families import check_whole_model
+from ghost.checkpoint.families import mixer_layout, whole_config
 from ghost.checkpoint.tensors import INDEXED, SINGLE
 from ghost.errors import CheckpointError
 from ghost.export import PROVENANCE
@@ -45,7 +45,7 @@ class CheckpointFolder:
         """
         if not {MANIFEST, PROVENANCE}.isdisjoint(self.files):
             raise CheckpointError("made by ghost itself")
-        check_whole_model(self._object(CONFIG, CONFIG_BYTES))
+        mixer_layout(whole_config(self._object(CONFIG, CONFIG_BYTES)))
         weights = self._weights()
         if own_tokenizer and not any(name in self.files for name in TOKENIZER):
             raise CheckpointError("has no tokenizer yet; add its files, or give settings.tokenizer in the recipe")

@@ -1,0 +1,120 @@
+"""What a run with default settings would take of a machine: memory by the sizes of tensors, time by trying a mixer of
+the model's shape here. No weight of the model is read."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+from ghost.checkpoint.sizes import embeddings, head, largest_layer
+from ghost.checkpoint.source import Checkpoint
+from ghost.evaluation.forward import LOGIT_BYTES, TOKENS_PER_SWEEP
+from ghost.mixer import MixerLayout, Weights, mixer_forward, mixer_inputs
+from ghost.settings import RunSettings
+from ghost.ssd import CHUNK, energies
+from ghost.stream import TOKENS_PER_BATCH
+
+FP32 = 4
+COPIES = 3
+"""Results of one operation that are there at once: its own, what it was given, and what the next one makes."""
+TRIED_PRODUCTS = 3e10
+"""Products of numbers that a trial of a mixer takes at the most; a small model's is tried on a whole batch."""
+TRIAL_SECONDS = 1.0
+"""For so long each part is tried again and again, and once at least, after a first time that warms up."""
+
+
+def memory(source: Checkpoint, settings: RunSettings, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes at the most on the device: of the `walk` and of the `evaluation`, of which one comes after the other, and
+    in `total`. On a CPU that has the weights as they are read, before they are converted, and `process`, which is
+    Python with its libraries as in this one."""
+    layout, on_cpu = source.mixer_layout, device.type == "cpu"
+    layer, table, end = (
+        part.bytes + on_cpu * part.file_bytes
+        for part in (largest_layer(source, dtype), embeddings(source, dtype), head(source, dtype))
+    )
+    tokens = settings.samples * settings.length
+    stream, sweep = (count * layout.d_model * FP32 for count in (tokens, TOKENS_PER_SWEEP))
+    held = tokens * (sum(layout.in_proj_sections) + sum(layout.conv_sections)) * dtype.itemsize
+    logits = COPIES * max(LOGIT_BYTES, FP32 * source.vocab_size)
+    walk = stream + max(layer + held + _batch(source, settings.length), table)
+    evaluation = sweep + max(layer + _batch(source, settings.window), end + logits)
+    process = psutil.Process().memory_info().rss if on_cpu else 0
+    return {"process": process, "walk": walk, "evaluation": evaluation, "total": process + max(walk, evaluation)}
+
+
+def _batch(source: Checkpoint, length: int) -> int:
+    """Of one batch's intermediate results: in a mixer those of the recurrence and around it, in other layers what the
+    widest projection puts out."""
+    layout, sequences = source.mixer_layout, max(1, TOKENS_PER_BATCH // length)
+    tokens, n, p = sequences * length, layout.d_state, layout.headdim
+    per_head = 2 * CHUNK * CHUNK + CHUNK * n + n * p  # decays in float64 too, readouts, states
+    rows = sum(layout.conv_sections) + layout.d_inner
+    recurrence = COPIES * FP32 * (sequences * layout.nheads * per_head + tokens * rows)
+    widest = max((width for _, width, _ in _others(source)), default=0)
+    return max(recurrence, COPIES * FP32 * tokens * widest)
+
+
+def _others(source: Checkpoint) -> Iterator[tuple[int, int, float]]:
+    """Of each matrix in a decoder layer that is not of a mixer: its elements, how many numbers it puts out for a token,
+    and the share of it that a token goes through."""
+    names, mixers = source.names, tuple(f"{path}." for path in source.names.mixers.values())
+    chosen = getattr(source.config, "num_experts_per_tok", 1)
+    for name, shape in names.shapes.items():
+        if not name.startswith(f"{names.layers}.") or name.startswith(mixers) or len(shape) < 2:
+            continue
+        share = min(1.0, chosen / shape[0]) if len(shape) == 3 else 1.0  # experts are stacked
+        yield math.prod(shape), shape[-2] * (chosen if len(shape) == 3 else 1), share
+
+
+def times(source: Checkpoint, settings: RunSettings, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Seconds that the walk over the calibration text would take, and seconds a token of evaluation of both models.
+
+    A mixer of the model's shape is tried on some tokens; other layers are taken to be as fast, an element of their
+    matrices, as its in_proj.
+    """
+    layout, length = source.mixer_layout, settings.length
+    products = sum(math.prod(shape) for shape in layout.shapes().values()) * length
+    sequences = max(1, min(TOKENS_PER_BATCH // length, int(TRIED_PRODUCTS / products)))
+    forward, scored, product = _tried(layout, sequences, length, device, dtype)
+    elements = sum(share * size for size, _, share in _others(source))
+    others, mixers = elements * product, len(source.mixers)
+    vocabulary = source.vocab_size * layout.d_model * product
+    return {
+        "walk_seconds": settings.samples * settings.length * (mixers * (forward + scored) + others),
+        "evaluation_seconds_per_token": 2 * (mixers * forward + others + vocabulary),
+        "tried_tokens": sequences * length,
+    }
+
+
+@torch.inference_mode()
+def _tried(
+    layout: MixerLayout, sequences: int, length: int, device: torch.device, dtype: torch.dtype
+) -> tuple[float, float, float]:
+    """Seconds a token of a mixer's forward, of its energies, and seconds a token and element of in_proj."""
+    weights: Weights = {
+        name: torch.full(shape, 0.01, dtype=dtype, device=device) for name, shape in layout.shapes().items()
+    }
+    hidden_blm = torch.full((sequences, length, layout.d_model), 0.01, dtype=dtype, device=device)
+    _, *recurrence, _ = mixer_inputs(layout, weights, hidden_blm)
+    in_proj, tokens = weights["in_proj.weight"], sequences * length
+    forward = _seconds(lambda: mixer_forward(layout, weights, hidden_blm), device) / tokens
+    scored = _seconds(lambda: energies(*recurrence), device) / tokens
+    product = _seconds(lambda: F.linear(hidden_blm, in_proj), device) / tokens
+    return forward, scored, product / in_proj.numel()
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The median of its rounds."""
+    rounds: list[float] = []
+    while len(rounds) < 2 or sum(rounds[1:]) < TRIAL_SECONDS:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        rounds.append(time.perf_counter() - started)
+    return statistics.median(rounds[1:])
