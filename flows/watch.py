@@ -40,7 +40,8 @@ class Outcome:
 def ghost_watch(
     recipe: str, deployment: str = "ghost/prune-eval", settle: Annotated[float, Field(ge=0)] = 30.0
 ) -> dict[str, Any]:
-    """Look for Mamba2 checkpoints, and start one run for each that is complete and not yet compressed by the recipe.
+    """Look for checkpoints of Mamba2 and its hybrids, and start one run for each that is complete and not yet
+    compressed by the recipe.
 
     Args:
         recipe: YAML file with the recipe, as an absolute path on the worker or s3://bucket/path.
@@ -50,7 +51,7 @@ def ghost_watch(
     chosen = read_recipe(recipe)
     keep_recipe(chosen)
     own_tokenizer = "tokenizer" not in chosen.chosen
-    found = discover(chosen.source, settle, avoid=chosen.publish, own_tokenizer=own_tokenizer)
+    found = discover(chosen.source, settle, avoid=chosen.publish, own_tokenizer=own_tokenizer, families=chosen.families)
     outcomes = _outcomes(found, chosen, deployment)
     _tell(outcomes, chosen)
     grouped = {action: [asdict(o) for o in outcomes if o.action == action] for action in ACTIONS}

@@ -64,8 +64,9 @@ class Stock:
     @contextmanager
     def outer(self, *, embeddings: bool) -> Iterator[Any]:
         """Inside, the model has the weights that come before its layers, or those that come after them."""
-        wanted = self.checkpoint.names.outside(embeddings=embeddings)
-        bare = {name: _get(self.model, name) for name in wanted}
+        names = self.checkpoint.names
+        wanted, others = (names.outside(embeddings=which) for which in (embeddings, not embeddings))
+        bare = {name: _get(self.model, name) for name in (*wanted, *others)}  # a tied head brings the embeddings along
         try:
             self._load(wanted)
             yield self.model

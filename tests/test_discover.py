@@ -14,6 +14,7 @@ import pytest
 from artifacts.errors import ArtifactError
 from ghost.checkpoint.source import open_checkpoint
 from tasks.watch.discover import Found, discover
+from tests.hybrids import make_hybrid
 from tests.models import make_model, make_native
 from tests.s3 import make_bucket, raw_client, s3_endpoint, s3_environment
 
@@ -89,6 +90,45 @@ def test_whole_models_of_both_formats_are_found_wherever_they_lie(source: Source
 def test_what_a_look_takes_is_what_a_run_opens(models: Path) -> None:
     found = discover(str(models), 0.0, avoid="/elsewhere", own_tokenizer=False)
     assert [open_checkpoint(checkpoint.model).layers for checkpoint in found] == [1, 1, 2, 1]
+
+
+HYBRIDS = ("zamba2", "bamba", "falcon_h1", "granitemoehybrid", "nemotron_h")
+
+
+@pytest.fixture(scope="module")
+def hybrids(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each family, and a native Mamba2."""
+    folder = tmp_path_factory.mktemp("hybrids")
+    shutil.copytree(models / "native", folder / "native")
+    for variant in HYBRIDS:
+        make_hybrid(folder / variant, variant, max_shard_size="30KB")
+    return folder
+
+
+def test_every_family_is_found_and_can_be_opened(hybrids: Path) -> None:
+    found = discover(str(hybrids), 0.0, avoid="/elsewhere", own_tokenizer=False)
+    assert {checkpoint.path: checkpoint.problem for checkpoint in found} == dict.fromkeys(("native", *HYBRIDS), "")
+    assert len({checkpoint.fingerprint for checkpoint in found}) == len(found)
+    families = {checkpoint.path: open_checkpoint(checkpoint.model).config.model_type for checkpoint in found}
+    assert families == {"native": "mamba2"} | {name: name for name in HYBRIDS}
+
+
+def test_of_the_families_that_a_recipe_lists_alone(hybrids: Path) -> None:
+    families = ("mamba2", "bamba")
+    found = discover(str(hybrids), 0.0, avoid="/elsewhere", own_tokenizer=False, families=families)
+    taken = {checkpoint.path for checkpoint in found if checkpoint.fingerprint}
+    assert taken == {"native", "bamba"}
+    left = {checkpoint.path: checkpoint.problem for checkpoint in found if checkpoint.problem}
+    assert left == {name: f"of the family {name}; the recipe takes mamba2, bamba" for name in {*HYBRIDS} - {"bamba"}}
+
+
+def test_a_projected_model_without_the_mark_of_ghost_is_left_too(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "single", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    projected = config | {"model_type": "ghost_mamba2", "projected_from": config["state_size"]}
+    (tmp_path / "model/config.json").write_text(json.dumps(projected))
+    (found,) = discover(str(tmp_path), 0.0, avoid="/elsewhere", own_tokenizer=True)
+    assert found.problem.startswith("of the family ghost_mamba2; the recipe takes mamba2, zamba2, ")
 
 
 def test_a_checkpoint_can_be_the_source_itself(source: Source, models: Path) -> None:

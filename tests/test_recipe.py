@@ -52,7 +52,7 @@ def test_the_example_in_the_repository_is_a_recipe() -> None:
     "changes",
     [{"settings": {"sparsity": 0.5}}, {"settings": {"device": "cpu"}}, {"settings": {"evaluation_timeout": 60}},
      {"settings": {"store": "/elsewhere"}}, {"source": "/other"}, {"publish": "/other"}, {"max_attempts": 9},
-     {"stale_hours": 1}, {"gate": {}}],
+     {"stale_hours": 1}, {"gate": {}}, {"families": ["mamba2", "zamba2"]}],
     ids=str,
 )  # fmt: skip
 def test_defaults_places_and_patience_leave_the_version_as_it_is(changes: dict[str, Any]) -> None:
@@ -126,6 +126,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"publish": "/models/new/"}, "source and publish are both /models/new; publish to a folder of its own"),
     ({"max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1 (got 0)"),
     ({"max_attempts": True}, "max_attempts: Input should be a valid integer (got True)"),
+    ({"families": ["mamba2", "jamba"]}, "families: 'jamba' is no family that ghost prunes; give some of mamba2, zamb"),
+    ({"families": ["ghost_mamba2"]}, "families: 'ghost_mamba2' is no family that ghost prunes; give some of mamba2,"),
+    ({"families": []}, "families: none is listed; give some of mamba2, zamba2, bamba, falcon_h1, granitemoehybrid, n"),
+    ({"families": "mamba2"}, "families: Input should be a valid tuple (got 'mamba2')"),
     ({"stale_hours": "soon"}, "stale_hours: Input should be a valid number"),
 ]
 

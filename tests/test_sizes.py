@@ -15,9 +15,10 @@ from ghost.checkpoint import sizes
 from ghost.checkpoint.sizes import check_memory, largest_layer, layers, parameters
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import free_bytes
+from ghost.decoder_layer import DecoderLayer
 from ghost.errors import SettingsError
 from ghost.mixer import RECURRENT
-from ghost.stack import DecoderLayer, Stack
+from ghost.stack import Stack
 from tests.hybrids import make_hybrid
 from tests.models import load_stock, make_native, random_tokens, text
 

@@ -48,6 +48,13 @@ def test_looks_at_once_trigger_each_checkpoint_once(house: House) -> None:
     watched.abandon()
 
 
+def test_a_look_takes_the_families_that_the_recipe_lists(house: House) -> None:
+    with house.watched("families", families=["bamba", "zamba2"]) as watched:
+        watched.drop("one", "a")
+        assert reasons(watched.look(), "skipped") == {"a": "of the family mamba2; the recipe takes bamba, zamba2"}
+        assert not watched.runs()
+
+
 def test_a_run_that_ends_badly_is_tried_again_up_to_the_limit_and_then_left(house: House) -> None:
     with house.watched("stubborn", max_attempts=3) as watched:
         watched.drop("one", "a")

@@ -96,6 +96,8 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     config = whole_config(raw, str(folder / CONFIG))
     if is_native(raw):
         raw = json.loads(config.to_json_string())
+    else:
+        config.name_or_path = str(folder)  # as where transformers reads one
     layout, tensors = mixer_layout(config), find_tensors(folder)
     _check_fields(config)
     checkpoint = Checkpoint(folder, raw, config, layout, tensors, model_names(config, tensors, folder))

@@ -2,7 +2,7 @@
 is all there. What is read is small, and no size that a file claims is believed."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,14 +38,18 @@ class CheckpointFolder:
     commit: str = ""
     """Of a model on the hub."""
 
-    def check(self, *, own_tokenizer: bool) -> list[str]:
-        """The names of config, weights and what travels with them, where all is there and whole; else CheckpointError.
+    def check(self, families: Collection[str], *, own_tokenizer: bool) -> list[str]:
+        """The names of config, weights and what travels with them, where all is there, whole, and of one of the
+        families; else CheckpointError.
 
         `own_tokenizer` asks for a tokenizer beside the weights.
         """
         if not {MANIFEST, PROVENANCE}.isdisjoint(self.files):
             raise CheckpointError("made by ghost itself")
-        mixer_layout(whole_config(self._object(CONFIG, CONFIG_BYTES)))
+        config = whole_config(self._object(CONFIG, CONFIG_BYTES))
+        if config.model_type not in families:
+            raise CheckpointError(f"of the family {config.model_type}; the recipe takes {', '.join(families)}")
+        mixer_layout(config)
         weights = self._weights()
         if own_tokenizer and not any(name in self.files for name in TOKENIZER):
             raise CheckpointError("has no tokenizer yet; add its files, or give settings.tokenizer in the recipe")

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, takewhile
@@ -11,6 +11,7 @@ from typing import Literal
 from artifacts.errors import ArtifactError
 from artifacts.folders import Entry, Folder, is_remote, open_folder
 from ghost.checkpoint.companions import companions, is_unfinished
+from ghost.checkpoint.families import PRUNED
 from ghost.errors import CheckpointError
 from tasks.watch.checkpoint_folder import CONFIG, CheckpointFolder
 from tasks.watch.hub import HUB, hub_candidates
@@ -33,17 +34,21 @@ class Found:
     problem: str = ""
 
 
-def discover(source: str, settle: float, *, avoid: str, own_tokenizer: bool) -> list[Found]:
+def discover(
+    source: str, settle: float, *, avoid: str, own_tokenizer: bool, families: Collection[str] = PRUNED
+) -> list[Found]:
     """Look twice, `settle` seconds apart, and say what is there, sorted by path; folders below `avoid` are left out.
 
-    `own_tokenizer` asks for a tokenizer beside the weights. Raises ArtifactError or SettingsError where the source
-    itself cannot be read; what is the matter with one folder is its `problem`.
+    Of other `families` than these none is taken. `own_tokenizer` asks for a tokenizer beside the weights. Raises
+    ArtifactError or SettingsError where the source itself cannot be read; what is the matter with one folder is its
+    `problem`.
     """
     before = _look(source, avoid)
     if before:
         time.sleep(settle)
     now = _look(source, avoid) if before else {}
-    return [_inspect(candidate, before.get(path), own_tokenizer) for path, candidate in sorted(now.items())]
+    check = partial(CheckpointFolder.check, families=families, own_tokenizer=own_tokenizer)
+    return [_inspect(candidate, before.get(path), check) for path, candidate in sorted(now.items())]
 
 
 def _look(source: str, avoid: str) -> Looked:
@@ -82,13 +87,14 @@ def _is_unfinished(name: str) -> bool:
     return any(part.startswith(".") or is_unfinished(part) for part in name.split("/"))
 
 
-def _inspect(candidate: CheckpointFolder, before: CheckpointFolder | None, own_tokenizer: bool) -> Found:
+def _inspect(
+    candidate: CheckpointFolder, before: CheckpointFolder | None, check: Callable[[CheckpointFolder], list[str]]
+) -> Found:
     found = partial(Found, candidate.path, candidate.model)
     if candidate != before:
         return found(problem="is changing: its files were others at the look before")
     try:
-        names = candidate.check(own_tokenizer=own_tokenizer)
-        return found(fingerprint=_fingerprint(candidate, names))
+        return found(fingerprint=_fingerprint(candidate, check(candidate)))
     except (CheckpointError, ArtifactError) as error:
         return found(problem=str(error))
 

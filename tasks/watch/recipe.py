@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from artifacts.digest import canonical_json, record_bytes, sha256_bytes
 from artifacts.folders import open_folder
 from artifacts.store import open_store
+from ghost.checkpoint.families import PRUNED
 from ghost.config import Settings
 from ghost.errors import SettingsError
 from ghost.evaluation.harness import named_benchmarks
@@ -36,6 +37,8 @@ class Recipe(Settings):
     """Where finished checkpoints go, each in a folder of its own: an absolute folder or s3://bucket/prefix."""
     settings: dict[str, Any] = Field(default={}, validate_default=True)
     """Settings of the runs, by the names that `ghost run --help` lists, with underscores."""
+    families: tuple[str, ...] = PRUNED
+    """Families whose checkpoints are taken, by model_type; native ones are mamba2. All that ghost prunes by default."""
     gate: Gate = Gate()
     """Quality gate: what exceeds it stays in the store and is not published."""
     max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
@@ -56,6 +59,15 @@ class Recipe(Settings):
         if not _PLACE.fullmatch(publish):
             raise ValueError(f"{publish!r} is no place to publish to; give an absolute folder or s3://bucket/prefix")
         return publish
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in families if name not in PRUNED]:
+            raise ValueError(f"{unknown[0]!r} is no family that ghost prunes; give some of {', '.join(PRUNED)}")
+        if not families:
+            raise ValueError(f"none is listed; give some of {', '.join(PRUNED)}, or leave it out for all of them")
+        return families
 
     @field_validator("settings")
     @classmethod
@@ -96,7 +108,7 @@ class Recipe(Settings):
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """All that decides what becomes of a checkpoint; defaults and places are not in it."""
+        """All that decides what becomes of a checkpoint that is taken; defaults and places are not in it."""
         determining = {name: value for name, value in self.chosen.items() if name not in Place.model_fields}
         return {"name": self.name, "settings": determining, "gate": self.gate.limits}
 
