@@ -15,7 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from bench.random_checkpoint import random_values
-from ghost.checkpoint.writer import Planned, write_json, write_weights
+from ghost.checkpoint.writer import SINGLE, Planned, write_json, write_weights
 
 SHARD_BYTES = 1_000_000_000
 PER_LAYER = ("hybrid_override_pattern", "layers_block_type", "layer_types")
