@@ -4,7 +4,6 @@
 """
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from bench.random_checkpoint import random_values
-from ghost.checkpoint.writer import Planned, write_json, write_weights
+from ghost.checkpoint.writer import SINGLE, Planned, write_json, write_weights
 
 SHARD_BYTES = 1_000_000_000
 PER_LAYER = ("hybrid_override_pattern", "layers_block_type", "layer_types")
@@ -85,20 +84,20 @@ def write_random_hybrid(folder: Path, shape: str, layers: int | None = None, **c
     plan = [
         Planned(name, size, dtype, partial(random_values, name, size, dtype)) for name, size, dtype in tensors(fields)
     ]
-    write_weights(folder, in_shards(plan))
+    write_weights(folder, _shards(plan))
     return folder
 
 
-def in_shards(tensors: Sequence[Planned]) -> dict[str, list[Planned]]:
-    """Files of SHARD_BYTES at most, or of one larger tensor, under their usual names."""
+def _shards(plan: list[Planned]) -> dict[str, list[Planned]]:
+    """Files of about SHARD_BYTES, by name; one that is enough has the usual name."""
     shards: list[list[Planned]] = [[]]
-    for tensor in tensors:
-        if shards[-1] and sum(t.size for t in shards[-1]) + tensor.size > SHARD_BYTES:
+    for planned in plan:
+        if shards[-1] and sum(each.size for each in shards[-1]) + planned.size > SHARD_BYTES:
             shards.append([])
-        shards[-1].append(tensor)
-    if len(shards) == 1:
-        return {"model.safetensors": shards[0]}
-    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
+        shards[-1].append(planned)
+    count = len(shards)
+    names = [SINGLE] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+    return dict(zip(names, shards, strict=True))
 
 
 def cut(fields: dict[str, Any], layers: int | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bench.main import machine
 from bench.random_hybrid import SHAPES, write_random_hybrid
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 
-TOKENS = (8, 256)
+TOKENS = (4, 128)
 """Samples and their length, random token ids."""
 
 

@@ -137,7 +137,9 @@ def recall(out: Path, setting: train_recall.Setting, shape: Shape) -> str:
 def answered(model: NemotronHForCausalLM, words: Words, pairs: int, distance: int) -> float:
     """The share of prompts whose most likely next token is the value asked for."""
     prompts = make_prompts(words, pairs, distance, PROMPTS, seed=0)
-    logits_bv = torch.cat([model(rows, logits_to_keep=1).logits[:, -1] for rows in prompts.tokens_bl.split(16)])
+    logits_bv = torch.cat(
+        [model(rows, use_cache=False, logits_to_keep=1).logits[:, -1] for rows in prompts.tokens_bl.split(16)]
+    )
     return (logits_bv.argmax(-1) == prompts.answers_b).double().mean().item()
 
 
