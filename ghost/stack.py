@@ -64,7 +64,7 @@ class Stack:
     def enter(self, tokens_bl: Tensor) -> Stream:
         """The residual stream of token ids (b, l) at the entry of the first layer."""
         check_vocabulary(self.checkpoint, tokens_bl)
-        with self._stock.outer(embeddings=True):
+        with self._stock.embeddings():
             hidden_blm, handed = self._entered(tokens_bl)
             # what has a row for every sequence has another shape for two of them than for three
             two, three = (self._entered(torch.zeros_like(tokens_bl[:1]).expand(rows, -1))[1] for rows in (2, 3))
@@ -84,7 +84,7 @@ class Stack:
     @contextmanager
     def head(self) -> Iterator[Head]:
         """Inside, the head's weights are in memory."""
-        with self._stock.outer(embeddings=False):
+        with self._stock.head():
             yield self._logits
 
     def _logits(self, hidden_blm: Tensor) -> Tensor:

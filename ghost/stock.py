@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghost.checkpoint.in_memory import LiveCheckpoint
@@ -62,14 +63,26 @@ class Stock:
         return module
 
     @contextmanager
-    def outer(self, *, embeddings: bool) -> Iterator[Any]:
-        """Inside, the model has the weights that come before its layers, or those that come after them."""
+    def embeddings(self) -> Iterator[None]:
+        """Inside, the model has the weights that come before its layers."""
+        names, bare = self.checkpoint.names, self.model.get_submodule(self.checkpoint.names.embeddings)
+        (file,) = names.homes[names.source(f"{names.embeddings}.weight")]
+        table_vm = self.checkpoint.tensors.load([file])[file]
+        self.model.set_submodule(names.embeddings, Lookup(table_vm, self.device, bare.weight.dtype))
+        try:
+            yield
+        finally:
+            self.model.set_submodule(names.embeddings, bare)
+
+    @contextmanager
+    def head(self) -> Iterator[None]:
+        """Inside, the model has the weights that come after its layers."""
         names = self.checkpoint.names
-        wanted, others = (names.outside(embeddings=which) for which in (embeddings, not embeddings))
-        bare = {name: _get(self.model, name) for name in (*wanted, *others)}  # a tied head brings the embeddings along
+        wanted, tables = (names.outside(embeddings=which) for which in (False, True))
+        bare = {name: _get(self.model, name) for name in (*wanted, *tables)}  # a tied head is loaded in theirs
         try:
             self._load(wanted)
-            yield self.model
+            yield
         finally:
             for name, tensor in bare.items():
                 _put(self.model, name, tensor)
@@ -105,6 +118,19 @@ class Stock:
             module._buffers[name] = torch.empty_like(module.get_buffer(name), device=self.device)
         if made:
             self.model._init_weights(module)
+
+
+class Lookup(nn.Module):
+    """Sits in the embeddings' place. The table (vocab, d_model) stays as the files have it: only the rows that are read
+    go to the device, and to the dtype of the computation."""
+
+    def __init__(self, table_vm: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table_vm, self.device, self.dtype = table_vm, device, dtype
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        rows_blm = F.embedding(input_ids.to(self.table_vm.device), self.table_vm)
+        return rows_blm.to(self.device, self.dtype)
 
 
 def _loading(model: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
@@ -200,6 +201,22 @@ def test_a_walk_reads_and_computes_each_layer_once_and_holds_one(
         assert rows == [4, 2] * (result.layer + 1)
     layers = {name for name in files.home if name.startswith("backbone.layers.")}
     assert Counter(files.reads) == Counter(layers | {"backbone.embeddings.weight"})
+
+
+def test_of_the_embedding_table_only_the_rows_that_are_read_are_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A table of 128,000 words in fp32 would be the largest thing that a walk ever holds."""
+    lookup, looked_up = F.embedding, list[Tensor]()
+
+    def noted(ids: Tensor, table_vm: Tensor, *rest: Any) -> Tensor:
+        looked_up.append(table_vm)
+        return lookup(ids, table_vm, *rest)
+
+    stack = open_stack(make_model(tmp_path, layers=1, dtype=torch.bfloat16))
+    monkeypatch.setattr(F, "embedding", noted)
+    assert stack.enter(TOKENS).hidden_blm.dtype == torch.float32
+    assert {table_vm.dtype for table_vm in looked_up} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
