@@ -160,7 +160,7 @@ def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weight
     dtype, place = "auto" if len(dtypes) > 1 else dtypes.pop(), config.name_or_path
     with _no_bars():
         model = type(skeleton(config, torch.float32)).from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype
+            None, config=config, state_dict=state, dtype=dtype, trust_remote_code=False
         )
     model.name_or_path = model.config.name_or_path = place  # where it was made from, and not "None"
     is_live = isinstance(checkpoint, LiveCheckpoint)

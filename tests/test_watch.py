@@ -119,7 +119,7 @@ def test_a_look_leaves_a_table_and_a_page_in_words(house: House) -> None:
         artifacts = house.artifacts()
         watched.abandon()
     assert f"found 2 in {watched.folder}/new: 1 triggered, 1 skipped, 0 given up" in artifacts["ghost-watch-told"]
-    assert "| other | skipped | model_type 'a\\|b' has no Mamba2 mixer" in artifacts["ghost-watch-told"]
+    assert "| other | skipped | model_type 'a\\|b' is none that ghost" in artifacts["ghost-watch-told"]
     assert report["triggered"][0]["target"] in artifacts["ghost-watch-told"]
     assert [row["checkpoint"] for row in json.loads(artifacts["ghost-watch-told-table"])] == ["a", "other"]
 
