@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ BENCHMARKS = {
 }
 
 
-def run_benchmarks(what: str, out: Path | None, device: str = "auto") -> None:
-    """One benchmark by name, or all that this machine can run."""
+def run_benchmarks(what: str, out: Path | None, device: str = "auto", family: str = "mamba2") -> None:
+    """One benchmark by name, or all that this machine can run. `family` is of the model whose memory is measured."""
     if what != "all" and what not in BENCHMARKS:
         raise SettingsError(f"benchmark {what!r} is unknown; choose one of all, {', '.join(BENCHMARKS)}")
     if lacking := _lacking(what):
         raise SettingsError(f"benchmark {what!r} needs {lacking}, and there is none; choose another")
+    if family not in memory.FAMILIES:
+        raise SettingsError(f"--family {family!r} has no benchmark; choose one of {', '.join(memory.FAMILIES)}")
+    runs = BENCHMARKS | {"memory": partial(memory.run, family=family)}
     names = [name for name in BENCHMARKS if name == what or (what == "all" and not _lacking(name))]
     figures: dict[str, Any] = {"machine": machine()}
     for name in names:
-        figures[name] = BENCHMARKS[name](str(resolve_device(device)))
+        figures[name] = runs[name](str(resolve_device(device)))
         _print(name, figures[name])
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ import torch
 
 from bench.main import machine
 from bench.random_hybrid import SHAPES, write_random_hybrid
+from ghost.checkpoint.sizes import largest_layer
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 
 TOKENS = (4, 128)
@@ -55,7 +56,7 @@ def measure(shape: str, layers: int | None, folder: Path) -> dict[str, Any]:
         "d_state": [source.mixer_layout.d_state, pruned.mixer_layout.d_state],
         "parameters": source.parameters,
         "bytes": [size(source), size(pruned)],
-        "largest layer": largest_layer(source),
+        "largest layer": largest_layer(source, torch.float32).bytes,
     }
 
 
@@ -66,16 +67,6 @@ def missing(source: Checkpoint, pruned: Checkpoint) -> list[str]:
 
 def size(checkpoint: Checkpoint) -> int:
     return sum(path.stat().st_size for path in checkpoint.tensors.files)
-
-
-def largest_layer(checkpoint: Checkpoint) -> int:
-    """Bytes of the weights of the largest decoder layer, in fp32, as it is computed here."""
-    names, layers = checkpoint.names, [0] * checkpoint.layers
-    for name, shape in names.shapes.items():
-        if name.startswith(f"{names.layers}."):
-            number = int(name.removeprefix(f"{names.layers}.").partition(".")[0])
-            layers[number] += 4 * torch.Size(shape).numel()
-    return max(layers)
 
 
 if __name__ == "__main__":

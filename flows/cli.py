@@ -118,12 +118,13 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(callback=expand_home, help="Also write the figures to this JSON file.")
     ] = None,
+    family: Annotated[str, typer.Option(help="Whose memory is measured: mamba2 or nemotron_h.")] = "mamba2",
 ) -> None:
     """Time and memory of ghost's own parts, as ratios measured in one run."""
     require_packages("bench")
     from bench.main import run_benchmarks
 
-    run_benchmarks(what, out)
+    run_benchmarks(what, out, family=family)
 
 
 def main() -> None:

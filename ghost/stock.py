@@ -4,6 +4,7 @@ Loading a layer at a time is done by transformers' conversion of names and exper
 here and in `ghost.checkpoint.names`, and pinned with it.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,6 +20,8 @@ from ghost.checkpoint.source import Checkpoint
 from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
 from ghost.mixer import RECURRENT, Weights
+
+NO_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 class Stock:
@@ -98,7 +101,7 @@ class Stock:
         tensors = {spelled(file): tensor for file, tensor in self.checkpoint.tensors.load(files).items()}
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
 
-        with _no_bars():
+        with _a_layer_at_a_time():
             info, _ = convert_and_load_state_dict_in_model(self.model, tensors, self._loading)
         self.model.requires_grad_(False)  # what is loaded asks for gradients, and every tensor after it would
         for name, source in sources.items():
@@ -158,7 +161,7 @@ def whole_model(checkpoint: Checkpoint, config: Any, mixers: Mapping[int, Weight
     state = {name: tensor.to(device, copy=True) for name, tensor in state.items()}
     dtypes = {tensor.dtype for name, tensor in state.items() if not name.endswith(RECURRENT)}
     dtype, place = "auto" if len(dtypes) > 1 else dtypes.pop(), config.name_or_path
-    with _no_bars():
+    with _a_layer_at_a_time():
         model = type(skeleton(config, torch.float32)).from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, trust_remote_code=False
         )
@@ -189,14 +192,20 @@ def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers shows a bar whenever it loads weights; here that is a layer."""
+def _a_layer_at_a_time() -> Iterator[None]:
+    """transformers shows a bar and starts threads whenever it loads weights. Here that is for every layer: no bars, and no
+    threads, since what one lets go of stays in its arena, and memory would grow with the layers."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, threads = logging.is_progress_bar_enabled(), os.environ.get(NO_THREADS)
     logging.disable_progress_bar()
+    os.environ[NO_THREADS] = "1"
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        if threads is None:
+            del os.environ[NO_THREADS]
+        else:
+            os.environ[NO_THREADS] = threads
