@@ -193,8 +193,8 @@ def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 @contextmanager
 def _a_layer_at_a_time() -> Iterator[None]:
-    """transformers shows a bar and starts threads whenever it loads weights. Here that is for every layer: no bars, and no
-    threads, since what one lets go of stays in its arena, and memory would grow with the layers."""
+    """transformers shows a bar and starts threads whenever it loads weights. Here that is for every layer: no bars, and
+    no threads, since what one lets go of stays in its arena, and memory would grow with the layers."""
     from transformers.utils import logging
 
     shown, threads = logging.is_progress_bar_enabled(), os.environ.get(NO_THREADS)
