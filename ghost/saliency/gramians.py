@@ -12,7 +12,7 @@ with sym(M) = (M + M^T) / 2, W = 2 L below the diagonal and 1 on it. The heads o
 (c alpha U) H_0^T are added up over them first. The diagonal of Wc is `controllability_gn` of `ghost.ssd.energies`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ghost.mixer import MixerInputs
 from ghost.ssd import CHUNK, STATISTICS, Chunk, chunks, entry_state
 
 
-def gramians(batches: Sequence[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Wc and Wo (g, n, n), float64 on the CPU: means over every (sample, step) of the batches."""
     sums = [_sums(x, chunk) for x in batches]
     steps = sum(x.dt_blh.shape[0] * x.dt_blh.shape[1] for x in batches)
