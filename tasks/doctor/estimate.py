@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from ghost.budget import COPIES, FP32, bytes_to_hold, resolve_batch_tokens, token_bytes
 from ghost.checkpoint.sizes import embeddings, head, largest_layer, layers
 from ghost.checkpoint.source import Checkpoint
+from ghost.chunks import CACHE_BYTES, PIECE_BYTES
 from ghost.evaluation.forward import LOGIT_BYTES, TOKENS_PER_SWEEP
 from ghost.mixer import MixerLayout, Weights, mixer_forward, mixer_inputs
 from ghost.settings import RunSettings
-from ghost.ssd import CHUNK, energies
+from ghost.ssd import energies
 from ghost.stack import what_fits
 
 TRIED_PRODUCTS = 3e10
@@ -43,8 +44,8 @@ def memory(source: Checkpoint, settings: RunSettings, device: torch.device, dtyp
     inputs = tokens * (sum(layout.in_proj_sections) + sum(layout.conv_sections)) * dtype.itemsize
     held = min(inputs, bytes_to_hold(device, resident=resident))
     logits = COPIES * max(LOGIT_BYTES, FP32 * source.vocab_size)
-    walk = stream + max(layer + held + _batch(source, settings.length, batch_tokens), table)
-    evaluation = sweep + max(layer + _batch(source, settings.window, batch_tokens), end + logits)
+    walk = stream + max(layer + held + _batch(source, settings.length, batch_tokens, device), table)
+    evaluation = sweep + max(layer + _batch(source, settings.window, batch_tokens, device), end + logits)
     process = psutil.Process().memory_info().rss if on_cpu else 0
     return {"process": process, "walk": walk, "evaluation": evaluation, "total": process + max(walk, evaluation)}
 
@@ -53,13 +54,12 @@ def _batch_tokens(source: Checkpoint, settings: RunSettings, device: torch.devic
     return resolve_batch_tokens(settings.batch_tokens, source.mixer_layout, device)
 
 
-def _batch(source: Checkpoint, length: int, batch_tokens: int) -> int:
+def _batch(source: Checkpoint, length: int, batch_tokens: int, device: torch.device) -> int:
     """Of one batch's intermediate results: in a mixer, which takes a long window in pieces, those of the recurrence and
     around it; in other layers what the widest projection puts out; the stream's own beside them."""
-    layout, sequences = source.mixer_layout, max(1, batch_tokens // length)
-    tokens, n, p = sequences * length, layout.d_state, layout.headdim
-    per_head = 2 * CHUNK * CHUNK + CHUNK * n + n * p  # decays in float64 too, readouts, states
-    mixer = COPIES * FP32 * sequences * layout.nheads * per_head + min(tokens, batch_tokens) * token_bytes(layout)
+    layout, tokens = source.mixer_layout, length * max(1, batch_tokens // length)
+    recurrence = COPIES * (CACHE_BYTES if device.type == "cpu" else PIECE_BYTES)
+    mixer = recurrence + min(tokens, batch_tokens) * token_bytes(layout)
     widest = max((width for _, width, _ in _others(source)), default=0)
     return COPIES * FP32 * tokens * layout.d_model + max(mixer, COPIES * FP32 * tokens * widest)
 
