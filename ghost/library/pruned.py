@@ -9,14 +9,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.companions import PROVENANCE
+from ghost.checkpoint.companions import CONFIG, PROVENANCE
 from ghost.checkpoint.families import family_of
+from ghost.checkpoint.fields import with_infinity
+from ghost.checkpoint.files import read_config
 from ghost.checkpoint.writer import write_json
 from ghost.errors import SettingsError
 from ghost.walk import LayerResult
 
 if TYPE_CHECKING:
-    from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD = "5GB"
 PER_CHANNEL = "_gn"
@@ -27,7 +29,7 @@ PER_CHANNEL = "_gn"
 class Pruned:
     """A pruned model, and what its pruning found out."""
 
-    model: "Mamba2ForCausalLM"
+    model: "PreTrainedModel"
     """The smaller model, in the dtypes and on the device of the one it was made from, sharing nothing with it."""
     layers: tuple[LayerResult, ...]
     """Per layer: `statistics` of its channels, float64, and the `selection` of those that stay, all (g, n)."""
@@ -59,6 +61,7 @@ class Pruned:
             raise SettingsError(f"folder {target} is there already and not empty; give a new one")
         target.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(target, max_shard_size=SHARD)
+        write_json(target / CONFIG, with_infinity(read_config(target)))
         write_json(target / PROVENANCE, dict(self.provenance))
         for name, data in self.companions.items():
             (target / name).parent.mkdir(exist_ok=True, parents=True)

@@ -28,11 +28,10 @@ def coupling(batches: Sequence[MixerInputs], every: int = EVERY) -> Tensor:
     """M (g, n, n), float64, from every `every`-th step; exact for 1."""
     total_gnn, visits = torch.zeros((), dtype=STATISTICS), 0
     for x in batches:
-        for C_bgn, H_bgrnp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
-            Z_bgrnp = C_bgn[:, :, None, :, None] * H_bgrnp
-            Z_gnk = Z_bgrnp.permute(1, 3, 0, 2, 4).flatten(2)
-            total_gnn = total_gnn + (Z_gnk @ Z_gnk.mT).to("cpu", STATISTICS)
-            visits += len(C_bgn)
+        for C_bcgn, H_bcgnrp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
+            Z_bcgnk = (C_bcgn[..., None, None] * H_bcgnrp).flatten(4)
+            total_gnn = total_gnn + (Z_bcgnk @ Z_bcgnk.mT).sum((0, 1), dtype=STATISTICS).cpu()
+            visits += C_bcgn.shape[0] * C_bcgn.shape[1]
     return total_gnn / visits
 
 
