@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
 
 from ghost.errors import GhostError, MemoryLimitError
 
@@ -15,17 +16,16 @@ LEVERS = "a smaller --batch-tokens, --length or --window, or --dtype bfloat16"
 def out_of_memory_in_one_line(levers: str = LEVERS) -> Iterator[None]:
     """Inside, and as a decorator, running out of memory is a MemoryLimitError with the `levers`.
 
-    The error of the allocator is let go of, and with it what its frames hold: the next cell of a sweep needs the room.
+    What the frames of the allocator's error hold is let go of: the next cell of a sweep needs the room.
     """
-    refused = None
     try:
         yield
     except Exception as error:
         if isinstance(error, GhostError) or not is_out_of_memory(error):
             raise
-        refused = MemoryLimitError(f"out of memory{_asked(error)}; give {levers}, or a machine with more memory")
-    if refused is not None:
-        raise refused
+        clear_frames(error.__traceback__)
+        line = f"out of memory{_asked(error)}; give {levers}, or a machine with more memory"
+        raise MemoryLimitError(line) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
