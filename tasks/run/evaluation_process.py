@@ -39,6 +39,7 @@ class Job:
     window: int
     device: str
     dtype: str
+    batch_tokens: int
     threads: int
 
 
@@ -191,7 +192,8 @@ def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) ->
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
     for name, folder in job.models.items():
-        stack = Stack(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
+        checkpoint, device = open_checkpoint(Path(folder)), torch.device(job.device)
+        stack = Stack(checkpoint, device, DTYPES[job.dtype], batch_tokens=job.batch_tokens)
         yield name, perplexity(stack, tokens, job.window, progress)
 
 
