@@ -19,6 +19,7 @@ from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
 from ghost.recovery import DensePath, Pairs, Recovered, recover
+from ghost.recovery.pairs import FITTED_MOST, share
 from ghost.saliency import (
     LayerStatistics,
     Survey,
@@ -162,9 +163,11 @@ class Walk:
         assert i == self.stack.mixers[len(self._selections)], f"layer {i} after {list(self._selections)}"
 
     def _look_ahead(self) -> Iterator[tuple[int, Channels]]:
-        """What B and C of every layer are going to go through, as far as a walk without recovery can tell."""
+        """What B and C of every layer are going to go through, as far as a walk without recovery can tell, on the
+        windows that recovery would take."""
         plain = self.settings.model_copy(update={"recovery": "none"})
-        for result in walk(self.stack, self.tokens_bl, plain):
+        every = share(*self.tokens_bl.shape[:2], most=FITTED_MOST)
+        for result in walk(self.stack, self.tokens_bl[::every], plain):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"
             yield result.layer, channels

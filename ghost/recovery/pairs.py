@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from ghost.stream import Stream, batches
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""
+FITTED_MOST, HELD_MOST = 1 << 16, 1 << 13
+"""Tokens to fit on, and to hold back, in whole windows. Of longer calibrations recovery takes a part, spread over the
+text, so that it costs no more than that in time and memory."""
+
+
+def share(rows: int, length: int, most: int) -> int:
+    """One window in how many makes up at most so many tokens, if there is more than one."""
+    return max(1, ceil(rows * length / most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +44,12 @@ class Pairs:
     outlook: Mapping[int, Channels]
 
     def split(self) -> tuple["Pairs", "Pairs"]:
-        """The windows to fit on and those held back: whole windows, spread over the text."""
-        held = torch.zeros(len(self.rows), dtype=torch.bool)
-        held[min(len(self.rows), HELD_BACK) - 1 :: HELD_BACK] = True
-        return replace(self, rows=self.rows[~held]), replace(self, rows=self.rows[held])
+        """The windows to fit on and those held back: whole windows, spread over the text. Some of many are neither."""
+        windows, length = torch.arange(len(self.rows)), self.tokens_bl.shape[1]
+        every = max(HELD_BACK, share(len(windows), length, HELD_MOST))
+        held = windows % every == min(len(windows), every) - 1
+        fitted = ~held & (windows % share(len(windows), length, FITTED_MOST) == 0)
+        return replace(self, rows=self.rows[fitted]), replace(self, rows=self.rows[held])
 
     def parts(self) -> Iterator[Tensor]:
         """Rows, a batch at a time."""
