@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.errors import CorpusError
-from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
+from ghost.evaluation.forward import TOKENS_PER_SWEEP
 from ghost.evaluation.rows import exp, finite
+from ghost.likelihood import summed_nll
 from ghost.ssd import STATISTICS
 from ghost.stack import Stack
 from ghost.stream import batches
@@ -81,9 +81,5 @@ def _nll_of(stack: Stack, rows_bl: Tensor) -> Tensor:
     hidden_blm, total = stack.run(rows_bl[:, :-1]).hidden_blm, torch.zeros((), dtype=STATISTICS, device=stack.device)
     with stack.head() as logits:
         for part in batches(*hidden_blm.shape[:2], batch_tokens=stack.batch_tokens):
-            targets_t = rows_bl[part, 1:].flatten().long().to(stack.device)
-            hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
-            for some in within_logit_bytes(slice(0, len(targets_t)), 1, stack.checkpoint.vocab_size):
-                logits_tv = logits(hidden_1tm[:, some])[0]
-                total += F.cross_entropy(logits_tv, targets_t[some], reduction="sum").to(STATISTICS)
+            total += summed_nll(logits, hidden_blm[part], rows_bl[part, 1:], stack.checkpoint.vocab_size)
     return total

@@ -6,11 +6,10 @@ out_proj that lower both raise the perplexity of the pruned model (docs/decision
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
+from ghost.likelihood import summed_nll
 from ghost.recovery.pairs import Pairs
 from ghost.stack import Head
 from ghost.stream import Stream
@@ -31,14 +30,11 @@ def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
         del layer  # before the next one is read
     with stack.head() as logits:
-        return [_nll(logits, stream, [held.tokens_bl[rows] for rows in parts]) for stream in streams]
+        targets = [held.tokens_bl[rows, 1:] for rows in parts]
+        return [_nll(logits, stream, targets, stack.checkpoint.vocab_size) for stream in streams]
 
 
-def _nll(logits: Head, stream: list[Stream], tokens: list[Tensor]) -> float:
-    total, predicted = 0.0, 0
-    for part, tokens_bl in zip(stream, tokens, strict=True):
-        targets = tokens_bl[:, 1:].long().to(part.hidden_blm.device).flatten()
-        predicted_tv = logits(part.hidden_blm[:, :-1]).flatten(0, 1)
-        total += float(F.cross_entropy(predicted_tv, targets, reduction="sum").to(torch.float64))
-        predicted += len(targets)
-    return total / predicted
+def _nll(logits: Head, stream: list[Stream], targets: list[Tensor], vocab: int) -> float:
+    parts = zip(stream, targets, strict=True)
+    total = sum(float(summed_nll(logits, part.hidden_blm[:, :-1], targets_bl, vocab)) for part, targets_bl in parts)
+    return total / sum(targets_bl.numel() for targets_bl in targets)
