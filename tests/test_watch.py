@@ -245,4 +245,4 @@ def test_what_the_gate_stops_is_not_published_and_somebody_is_told(working: Hous
     assert watched.published() == []
     assert len(watched.runs()) == 1
     exceeded = why.removeprefix("quality gate: ").partition(";")[0]
-    assert told.startswith("ghost: a quality gate failed: one: ghost at 0.5 (run ") and exceeded in told
+    assert told.startswith("ghost: a quality gate failed: a: ghost at 0.5 (run ") and exceeded in told
