@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, decode, energies, memory, quality, recovery, s3, walk
+from bench import cuda, decode, energies, memory, quality, recovery, recovery_cost, s3, walk
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "quality": quality.run,
     "recovery": recovery.run,
+    "recovery-cost": recovery_cost.run,
     "s3": s3.run,
     "cuda": cuda.run,
 }
