@@ -33,7 +33,7 @@ Seconds = dict[str, float]
 def run(device: str) -> dict[str, Any]:
     """mamba2-130m's shape with 6 layers, 8 x 256 tokens, fp32, half of the state.
 
-    `seconds` are measured, but for the fit's steps, of which a few are; `layers read` counts how often a layer's
+    `seconds` (of the processor, on a CPU) are measured, but for the fit's steps, of which a few are; `layers read` counts how often a layer's
     weights are asked for; the rest is reckoned by `at_size`.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -99,8 +99,10 @@ def _timing(function: Callable[..., Any], phase: str, clock: Seconds) -> Callabl
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Processor seconds on a CPU, which may be busy with something else; on a GPU those of the clock."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 

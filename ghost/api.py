@@ -25,6 +25,7 @@ from ghost.library.inputs import (
     open_stack,
 )
 from ghost.library.pruned import Pruned
+from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.pruning import Pruning
 from ghost.saliency import METHODS, form_of
 from ghost.settings import RunSettings
@@ -45,9 +46,11 @@ class PruneOptions(TypedDict, total=False):
     recovery: Literal["none", "lstsq", "fit", "local"]
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
+    batch_tokens: int | None
     seed: int
 
 
+@out_of_memory_in_one_line("a smaller batch_tokens, samples or length, or dtype='bfloat16'")
 def prune(
     model: Model,
     *,
@@ -84,6 +87,7 @@ def prune(
     return Pruned(smaller, tuple(layers), found, provenance, beside)
 
 
+@out_of_memory_in_one_line("a smaller batch_tokens or window, or dtype='bfloat16'")
 def perplexity(
     model: Model,
     texts: Texts,
@@ -92,12 +96,13 @@ def perplexity(
     window: int = 2048,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    batch_tokens: int | None = None,
 ) -> Perplexity:
     """Perplexity of a model on texts, a corpus, or token ids (length,), by the protocol of `ghost run`.
 
     Windows of `window` tokens, which don't overlap. Raises GhostError as `prune` does.
     """
-    settings = RunSettings.make(window=window, device=device, dtype=dtype)
+    settings = RunSettings.make(window=window, device=device, dtype=dtype, batch_tokens=batch_tokens)
     source = open_model(model)
     tokens = evaluation_tokens(texts, find_tokenizer(tokenizer, source, texts), source)
     return perplexity_of(open_stack(model, source, settings), tokens, settings.window)
@@ -120,6 +125,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """The content of ghost.json, in the form that `ghost verify` reads."""
     computed = {"device": stack.device.type, "dtype": str(stack.dtype).removeprefix("torch.")}
+    computed |= {"batch_tokens": stack.batch_tokens}
     inputs = {"checkpoint": stack.checkpoint.digest, "calibration": digest(tokens_bl)}
     determinants = inputs | settings.part(Pruning).digested() | computed
     kept = kept_channels(stack.layers, {result.layer: result.selection for result in layers})

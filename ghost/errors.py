@@ -25,6 +25,10 @@ class EvaluationError(GhostError):
     """An evaluation that hung or died; the pruned checkpoint is stored by then."""
 
 
+class MemoryLimitError(GhostError):
+    """More memory was asked for than there is."""
+
+
 class QualityGateError(GhostError):
     """A pruned model that costs more quality than the settings allow; it is kept in the store, not published."""
 

@@ -93,13 +93,14 @@ class Walk:
                 self._reach(i)
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
-        layer, held = self._reach(i).inputs()
-        return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}")
+        inputs = self._reach(i).inputs()
+        return self.method.measure(row_norms(inputs.layer.layout, inputs.layer.mixer), inputs, f"layer {i}")
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
-            tokens = [self.tokens_bl[part] for part in batches(*self.tokens_bl.shape)]
+            parts = batches(*self.tokens_bl.shape, batch_tokens=self.stack.batch_tokens)
+            tokens = [self.tokens_bl[part] for part in parts]
             d_state = self.stack.checkpoint.mixer_layout.d_state
             self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")

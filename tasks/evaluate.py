@@ -19,6 +19,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
 from ghost.evaluation.verify import verify
+from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
 from tasks.staging import local
@@ -42,10 +43,18 @@ class Assessment:
 
 
 def open_assessment(
-    plan: Plan, checkpoint: str, against: str | None, *, text: str, tokenizer: str | None, device: str, dtype: str
+    plan: Plan,
+    checkpoint: str,
+    against: str | None,
+    *,
+    text: str,
+    tokenizer: str | None,
+    device: str,
+    dtype: str,
+    batch_tokens: int | None,
 ) -> Assessment:
     """Open models and text; GhostError or ArtifactError for what is not there or does not belong together."""
-    settings = RunSettings.make(device=device, dtype=dtype)
+    settings = RunSettings.make(device=device, dtype=dtype, batch_tokens=batch_tokens)
     place = resolve_device(settings.device)
     specs = {"dense": against, "pruned": checkpoint} if against else {"model": checkpoint}
     sources = {name: open_checkpoint(local(spec, "model")) for name, spec in specs.items()}
@@ -56,13 +65,17 @@ def open_assessment(
         check_vocabulary(source, tokens)
     return Assessment(
         plan=plan,
-        stacks={name: Stack(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
+        stacks={
+            name: Stack(s, place, resolve_dtype(settings.dtype, place), batch_tokens=settings.batch_tokens)
+            for name, s in sources.items()
+        },
         names={name: display_name(spec) for name, spec in specs.items()},
         tokenizer=loaded, tokens=tokens, text=display_name(text),
         warnings=warnings + dominant_token(tokens, loaded, "evaluation"),
     )  # fmt: skip
 
 
+@out_of_memory_in_one_line("a smaller --batch-tokens, fewer or shorter --contexts, or --dtype bfloat16")
 def measure(opened: Assessment, progress: Progress) -> dict[str, Any]:
     """Everything but the tasks: models, protocols, `rows` as `ghost.evaluation.rows` has them, and `warnings`."""
     found = [*_contexts(opened, progress), *_recall(opened, progress), *_decoding(opened, progress)]
@@ -187,6 +200,7 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     (folder / "results.parquet").write_bytes(encode(pa.Table.from_pylist(results["rows"], EVALUATION), EVALUATION))
 
 
+@out_of_memory_in_one_line("a smaller --tokens")
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
     source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder

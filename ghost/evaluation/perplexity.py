@@ -80,7 +80,7 @@ def _nll_of(stack: Stack, rows_bl: Tensor) -> Tensor:
     """Summed negative log-likelihood, float64."""
     hidden_blm, total = stack.run(rows_bl[:, :-1]).hidden_blm, torch.zeros((), dtype=STATISTICS, device=stack.device)
     with stack.head() as logits:
-        for part in batches(*hidden_blm.shape[:2]):
+        for part in batches(*hidden_blm.shape[:2], batch_tokens=stack.batch_tokens):
             targets_t = rows_bl[part, 1:].flatten().long().to(stack.device)
             hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
             for some in within_logit_bytes(slice(0, len(targets_t)), 1, stack.checkpoint.vocab_size):

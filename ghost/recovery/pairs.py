@@ -52,8 +52,8 @@ class Pairs:
         return replace(self, rows=self.rows[fitted]), replace(self, rows=self.rows[held])
 
     def parts(self) -> Iterator[Tensor]:
-        """Rows, about a batch of tokens at a time."""
-        for part in batches(len(self.rows), self.tokens_bl.shape[1]):
+        """Rows, a batch at a time."""
+        for part in batches(len(self.rows), self.tokens_bl.shape[1], batch_tokens=self.stack.batch_tokens):
             yield self.rows[part]
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:

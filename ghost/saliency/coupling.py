@@ -10,7 +10,7 @@ squared saliency. A matrix product of N^2 P multiplications per head and step: t
 steps would cost several times the mixer itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -24,7 +24,7 @@ from ghost.ssd import STATISTICS, states
 EVERY = 4
 
 
-def coupling(batches: Sequence[MixerInputs], every: int = EVERY) -> Tensor:
+def coupling(batches: Iterable[MixerInputs], every: int = EVERY) -> Tensor:
     """M (g, n, n), float64, from every `every`-th step; exact for 1."""
     total_gnn, visits = torch.zeros((), dtype=STATISTICS), 0
     for x in batches:
@@ -35,7 +35,7 @@ def coupling(batches: Sequence[MixerInputs], every: int = EVERY) -> Tensor:
     return total_gnn / visits
 
 
-def measure_coupling(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_coupling(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
     """`norms` with energies and coupling."""
     measured = measure_energies(norms, batches, where)
     return replace(measured, coupling_gnn=finite(coupling(batches), "the state's couplings", where))

@@ -1,20 +1,20 @@
 """Directions of a rotated basis in place of channels: what the method `balanced` measures, ranks and projects to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import Tensor
 
 from ghost.mixer import MixerInputs
 from ghost.saliency.balanced import Balanced, balance
-from ghost.saliency.gramians import gramians
+from ghost.saliency.gramians import gramian_sums
 from ghost.saliency.statistics import LayerStatistics, finite
 
 
-def measure_gramians(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_gramians(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
     """`norms` with both Gramians."""
-    both = [finite(gramian, "the state's Gramians", where) for gramian in gramians(batches)]
-    tokens = sum(x.dt_blh.shape[0] * x.dt_blh.shape[1] for x in batches)
+    *sums, tokens = gramian_sums(batches)
+    both = [finite(sum_gnn / tokens, "the state's Gramians", where) for sum_gnn in sums]
     return replace(norms, controllability_gramian_gnn=both[0], observability_gramian_gnn=both[1], tokens=tokens)
 
 

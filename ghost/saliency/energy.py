@@ -1,6 +1,6 @@
 """Rankings by the energies of the state: GHOST and its older form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from ghost.saliency.statistics import LayerStatistics
 from ghost.ssd import energies
 
 
-def measure_energies(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_energies(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
     sums = [energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn) for x in batches]
     return norms.with_energies(sum(sums[1:], start=sums[0]), where)

@@ -12,7 +12,7 @@ with sym(M) = M + M^T, W = L below the diagonal and 1/2 on it. The heads of a gr
 (c alpha U) H_0^T are added up over them first. The diagonal of Wc is `controllability_gn` of `ghost.ssd.energies`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import chain
 
 import torch
@@ -23,12 +23,20 @@ from ghost.mixer import MixerInputs
 from ghost.ssd import STATISTICS
 
 
-def gramians(batches: Sequence[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Wc and Wo (g, n, n), float64 on the CPU: means over every (sample, step) of the batches."""
-    sums = [_sums(x, chunk) for x in batches]
-    steps = sum(x.dt_blh.shape[0] * x.dt_blh.shape[1] for x in batches)
-    Wc_gnn, Wo_gnn = (torch.stack(part).sum(0).cpu() / steps for part in zip(*sums, strict=True))
-    return Wc_gnn, Wo_gnn
+    Wc_gnn, Wo_gnn, steps = gramian_sums(batches, chunk)
+    return Wc_gnn / steps, Wo_gnn / steps
+
+
+def gramian_sums(batches: Iterable[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor, int]:
+    """The sums that they are means of, and over how many (sample, step); batches are asked for once."""
+    sums, steps = [], 0
+    for x in batches:
+        sums.append(_sums(x, chunk))
+        steps += x.dt_blh.shape[0] * x.dt_blh.shape[1]
+    Wc_gnn, Wo_gnn = (torch.stack(part).sum(0).cpu() for part in zip(*sums, strict=True))
+    return Wc_gnn, Wo_gnn, steps
 
 
 def _sums(x: MixerInputs, chunk: int) -> tuple[Tensor, Tensor]:

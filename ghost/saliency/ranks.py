@@ -1,6 +1,6 @@
 """SparseSSM's time-aggregated second-order saliency, carried over to Mamba2."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,7 @@ from ghost.ssd import STATISTICS, states
 EVERY = 4
 
 
-def time_ranks(batches: Sequence[MixerInputs], where: str) -> Tensor:
+def time_ranks(batches: Iterable[MixerInputs], where: str) -> Tensor:
     """Mean rank (g, n) of every channel, from 0 for the worst to 1, over every `EVERY`-th position of the windows."""
     total_lgn = torch.zeros((), dtype=STATISTICS)
     for x in batches:
@@ -35,7 +35,7 @@ def _weighted_energies(x: MixerInputs) -> Tensor:
     return torch.cat(energies_cgn).unflatten(0, (-1, visited)).sum(0)  # some samples after the others
 
 
-def measure_ranks(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_ranks(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
     """`norms` with energies and ranks over time."""
     measured = measure_energies(norms, batches, where)
     return replace(measured, rank_gn=time_ranks(batches, where))

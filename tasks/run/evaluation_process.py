@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ghost.errors import EvaluationError, GhostError
+from ghost.out_of_memory import out_of_memory_in_one_line
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
     from torch import Tensor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has
 
 STDERR_TAIL = 4096
 """Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
+LEVERS = "a smaller --batch-tokens or --window, or --dtype bfloat16"
 LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
 
@@ -39,6 +41,7 @@ class Job:
     window: int
     device: str
     dtype: str
+    batch_tokens: int
     threads: int
 
 
@@ -144,7 +147,9 @@ def _death(code: int, log: IO[bytes]) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log.seek(max(0, log.seek(0, os.SEEK_END) - STDERR_TAIL))
     last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-    return f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory"
+    return (
+        f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory, or give {LEVERS}"
+    )
 
 
 def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
@@ -157,7 +162,9 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
         print(json.dumps(message), file=answers, flush=True)
 
     try:
-        answer(scores=scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done)))
+        with out_of_memory_in_one_line(LEVERS):
+            found = scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done))
+        answer(scores=found)
     except GhostError as error:
         answer(refused=str(error))
 
@@ -191,7 +198,8 @@ def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) ->
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
     for name, folder in job.models.items():
-        stack = Stack(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
+        checkpoint, device = open_checkpoint(Path(folder)), torch.device(job.device)
+        stack = Stack(checkpoint, device, DTYPES[job.dtype], batch_tokens=job.batch_tokens)
         yield name, perplexity(stack, tokens, job.window, progress)
 
 

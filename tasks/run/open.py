@@ -60,7 +60,7 @@ class Run:
         warnings: list[str],
     ) -> None:
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
-        self.stack = Stack(source, *_computed_on(settings))
+        self.stack = Stack(source, *_computed_on(settings), batch_tokens=settings.batch_tokens)
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
         self.walk = Walk(self.stack, calibration_bl, settings)
         self.progress, self.warnings = progress, warnings
@@ -133,11 +133,11 @@ def _prune_determinants(run: Run) -> dict[str, Any]:
     return {"format": FORMAT_VERSION} | inputs | run.settings.part(Pruning).digested() | numerics(run)
 
 
-def numerics(run: Run) -> dict[str, str]:
-    """What rounds: precision, kind of device, and whose code computes."""
-    dtype = str(run.stack.dtype).removeprefix("torch.")
+def numerics(run: Run) -> dict[str, Any]:
+    """What rounds: precision, kind of device, how many tokens are computed at once, and whose code computes."""
+    dtype, batch = str(run.stack.dtype).removeprefix("torch."), run.stack.batch_tokens
     code = {"ghost": version("ghost-ssm"), "torch": torch.__version__, "transformers": version("transformers")}
-    return {"dtype": dtype, "device": run.stack.device.type} | code
+    return {"dtype": dtype, "device": run.stack.device.type, "batch_tokens": batch} | code
 
 
 def _determinants(run: Run) -> dict[str, Any]:
