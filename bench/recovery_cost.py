@@ -33,8 +33,8 @@ Seconds = dict[str, float]
 def run(device: str) -> dict[str, Any]:
     """mamba2-130m's shape with 6 layers, 8 x 256 tokens, fp32, half of the state.
 
-    `seconds` (of the processor, on a CPU) are measured, but for the fit's steps, of which a few are; `layers read` counts how often a layer's
-    weights are asked for; the rest is reckoned by `at_size`.
+    `seconds` (of the processor, on a CPU) are measured, but for the fit's steps, of which a few are; `layers read`
+    counts how often a layer's weights are asked for; the rest is reckoned by `at_size`.
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(write_random(Path(folder), "130m", LAYERS))
