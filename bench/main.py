@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, decode, energies, memory, operators, quality, recovery, s3, walk, windows
+from bench import cuda, decode, energies, memory, operators, quality, recovery, recovery_cost, s3, walk, windows
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "windows": windows.run,
     "quality": quality.run,
     "recovery": recovery.run,
+    "recovery-cost": recovery_cost.run,
     "s3": s3.run,
     "cuda": cuda.run,
 }

@@ -14,9 +14,10 @@ from ghost.recovery.pairs import Pairs
 from ghost.stack import Head
 from ghost.stream import Stream
 
-AHEAD = 8
+AHEAD = 16
 """Later layers through which a candidate is followed; the head reads what it has come to by then. Otherwise the cost
-would grow with the square of the layers, and so would the times that weights are read."""
+would grow with the square of the layers, and so would the times that weights are read. Too few are worse than a rough
+guess where a later layer reads what this one writes, as in recall (docs/decisions.md)."""
 
 
 def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]:

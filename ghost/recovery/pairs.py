@@ -16,7 +16,7 @@ from ghost.stream import Stream, batches
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""
-FITTED_MOST, HELD_MOST = 1 << 16, 1 << 13
+FITTED_MOST, HELD_MOST = 1 << 16, 1 << 12
 """Tokens to fit on, and to hold back, in whole windows. Of longer calibrations recovery takes a part, spread over the
 text, so that it costs no more than that in time and memory."""
 
