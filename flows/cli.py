@@ -52,11 +52,14 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     """
     from flows.console import Bars
     from flows.summary import print_summary
+    from tasks.run.follower import follow, follows
     from tasks.run.open import open_run
 
+    if follows():
+        raise SystemExit(follow())
     settings = RunSettings.make(**fields)
     with Bars() as bars:
-        opened = open_run(settings, bars)  # whatever is wrong shows before a Prefect server has to start
+        opened = open_run(settings, bars, joins=True)  # whatever is wrong shows before a Prefect server has to start
         result = with_prefect_server(lambda: _pruned(opened, fields))
     print_summary(result, as_json=as_json)
 

@@ -25,6 +25,10 @@ class EvaluationError(GhostError):
     """An evaluation that hung or died; the pruned checkpoint is stored by then."""
 
 
+class ProcessError(GhostError):
+    """One of the processes of a run is gone; what is in the store by then is done."""
+
+
 class QualityGateError(GhostError):
     """A pruned model that costs more quality than the settings allow; it is kept in the store, not published."""
 

@@ -32,6 +32,7 @@ from ghost.saliency import (
 from ghost.selection import Channels, Selection, kept_count
 from ghost.stack import Stack
 from ghost.stream import batches
+from ghost.team import ALONE, Team
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +57,17 @@ class Walk:
     inputs of the next layer are rebuilt from the checkpoint, the tokens and those selections, in the same operations
     and so in the same bits as when they were first computed.
 
+    Of a `team` of processes each walks with its share of the windows: all take the same steps in the same order, and all
+    have what comes of them.
+
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
 
-    def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning) -> None:
+    def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> None:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
-        self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
+        self.stack, self.tokens_bl, self.settings, self.team = stack, tokens_bl, settings, team
+        self.share_bl = tokens_bl[team.share([*batches(*tokens_bl.shape)])]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if settings.energy is None:
@@ -79,7 +84,7 @@ class Walk:
         """Channels, or directions, that stay per group; by energy it takes a walk through the dense model."""
         assert self.settings.energy is not None
         plain = {"sequential": False, "recovery": "none", "energy": None, "sparsity": 0.5, "round_to": 1}
-        dense = walk(self.stack, self.tokens_bl, self.settings.model_copy(update=plain))
+        dense = walk(self.stack, self.tokens_bl, self.settings.model_copy(update=plain), self.team)
         spectra = [result.selection.saliency_gn for result in dense]
         return smallest_rank(spectra, self.settings.energy, self.settings.round_to)
 
@@ -93,14 +98,14 @@ class Walk:
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
         layer, held = self._reach(i).inputs()
-        return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}")
+        return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}", self.team)
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
-            tokens = [self.tokens_bl[part] for part in batches(*self.tokens_bl.shape)]
+            tokens = [self.share_bl[part] for part in batches(*self.share_bl.shape)]
             d_state = self.stack.checkpoint.mixer_layout.d_state
-            self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state)
+            self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state, self.team)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
 
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
@@ -112,7 +117,7 @@ class Walk:
     def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
         """Layer i's pruned tensors, before any recovery."""
         source = self.stack.checkpoint
-        evidence = Evidence(statistics, lambda: self._reach(i).mixer_inputs(), self.kept, f"layer {i}")
+        evidence = Evidence(statistics, lambda: self._reach(i).mixer_inputs(), self.kept, f"layer {i}", self.team)
         return self.form.reduce(Dense(source.mixer_layout, source.mixer(i), selection, evidence))
 
     @property
@@ -149,8 +154,8 @@ class Walk:
         self._check_turn(i)
         if self._path is None:
             if self.recovers:
-                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.tokens_bl)
-            self._path = PrunedPath(self.stack, self.tokens_bl)
+                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.share_bl)
+            self._path = PrunedPath(self.stack, self.share_bl)
         while self._path.position < i:
             if self._dense is not None:
                 self._dense.advance()
@@ -163,7 +168,7 @@ class Walk:
     def _look_ahead(self) -> Iterator[tuple[int, Channels]]:
         """What B and C of every layer are going to go through, as far as a walk without recovery can tell."""
         plain = self.settings.model_copy(update={"recovery": "none"})
-        for result in walk(self.stack, self.tokens_bl, plain):
+        for result in walk(self.stack, self.tokens_bl, plain, self.team):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"
             yield result.layer, channels
@@ -178,9 +183,9 @@ class Walk:
         return (None, pruned) if channels is None else (channels, None)
 
 
-def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
+def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> Iterator[LayerResult]:
     """Score and select every mixer in order; holds one layer's weights and the running activations, nothing else."""
-    steps = Walk(stack, tokens_bl, settings)
+    steps = Walk(stack, tokens_bl, settings, team)
     for i in stack.mixers:
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)

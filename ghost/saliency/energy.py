@@ -2,17 +2,31 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ghost.mixer import MixerInputs
 from ghost.saliency.statistics import LayerStatistics
-from ghost.ssd import energies
+from ghost.ssd import Energies, energies
+from ghost.team import ALONE, Team
 
 
-def measure_energies(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_energies(
+    norms: LayerStatistics, batches: Sequence[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
-    sums = [energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn) for x in batches]
-    return norms.with_energies(sum(sums[1:], start=sums[0]), where)
+    sums_3gn = team.sum(torch.stack(_sums(x)) for x in batches)
+    return norms.with_energies(Energies(*sums_3gn, count(batches, team)), where)
+
+
+def _sums(x: MixerInputs) -> tuple[Tensor, Tensor, Tensor]:
+    found = energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn)
+    return found.energy_gn, found.controllability_gn, found.observability_gn
+
+
+def count(batches: Sequence[MixerInputs], team: Team) -> int:
+    """The steps of all samples."""
+    return int(team.sum(torch.tensor(x.dt_blh.shape[0] * x.dt_blh.shape[1]) for x in batches))
 
 
 def ghost(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has
 
 STDERR_TAIL = 4096
 """Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+"""What torchrun tells the processes that it starts; libraries go by it."""
 LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
 
@@ -87,19 +89,24 @@ def _started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process, and the end of its whole group when the block is left."""
     command = [sys.executable, "-P", "-m", module, json.dumps(job), *map(str, files)]
-    same_modules = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
     process = subprocess.Popen(
-        command, env=os.environ | same_modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         pass_fds=files, start_new_session=True,
     )  # fmt: skip
     with process:
         try:
             yield process
         finally:
-            _end_group(process.pid)
+            end_group(process.pid)
 
 
-def _end_group(group: int) -> None:
+def environment(**more: str) -> dict[str, str]:
+    """For a process that has the modules of this one, and is none of those that torchrun started."""
+    kept = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    return kept | {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)} | more
+
+
+def end_group(group: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter where only a zombie is left
         os.killpg(group, signal.SIGKILL)
 
@@ -111,7 +118,7 @@ def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[t
 
     def end() -> None:
         late.set()
-        _end_group(process.pid)
+        end_group(process.pid)
 
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
     timer.daemon = True
@@ -140,16 +147,20 @@ def _too_slow(timeout: float) -> str:
 
 
 def _death(code: int, log: IO[bytes]) -> str:
-    """How the process died, and the last line that it wrote to stderr."""
+    return f"the evaluation's process {how_it_ended(code, log)}; see that it has enough memory"
+
+
+def how_it_ended(code: int, log: IO[bytes]) -> str:
+    """What ended a process, and the last line that it wrote to stderr."""
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log.seek(max(0, log.seek(0, os.SEEK_END) - STDERR_TAIL))
     last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-    return f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory"
+    return f"{how} ({last})" if last else how
 
 
 def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
     """The evaluating process: answers with the scores of the job, its first argument; tells of progress meanwhile."""
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    threading.Thread(target=end_with_the_run, daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
 
@@ -162,7 +173,8 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
         answer(refused=str(error))
 
 
-def _end_with_the_run() -> None:
+def end_with_the_run() -> None:
+    """Wait for the end of stdin, which only ends with the process that started this one, and then end its whole group."""
     os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
     os.killpg(0, signal.SIGKILL)
 
