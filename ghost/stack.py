@@ -1,4 +1,5 @@
-"""A language model with Mamba2 mixers, streamed from its checkpoint: one decoder layer's weights in memory at a time.
+"""A language model with Mamba2 mixers, streamed from its checkpoint: one decoder layer's weights in memory at a time,
+and on a GPU that has the room all of them.
 
 The stock transformers model computes everything but the mixers: embeddings, masks, rotary tables, attention, experts,
 multipliers, residuals, norms and head are its own doing.
@@ -9,18 +10,26 @@ evaluation and verification all compute through here.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ghost.checkpoint.families import family_of
+from ghost.checkpoint.sizes import layers
 from ghost.checkpoint.source import Checkpoint
+from ghost.config import free_bytes
 from ghost.decoder_layer import DecoderLayer, Slot, layout_of
 from ghost.errors import CheckpointError
 from ghost.mixer import RECURRENT, Weights
 from ghost.stock import Stock
 from ghost.stream import Call, Stream, what_varies
+
+Keeping = Literal["one", "ahead", "resident"]
+"""The decoder layers whose weights are in memory: the one that computes; beside it the next one, in the machine's; or
+all, on the device."""
+RESIDENT_SHARE = 0.25
+"""Of a GPU's free memory, for weights; the rest is for what is computed."""
 
 Head = Callable[[Tensor], Tensor]
 """From the residual stream (b, l, d_model) after the last layer to fp32 logits (b, l, vocab)."""
@@ -29,8 +38,12 @@ Head = Callable[[Tensor], Tensor]
 class Stack:
     """Computes with a checkpoint on one device in one dtype."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, keeping: Keeping | None = None
+    ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self.keeping = what_fits(checkpoint, device, dtype) if keeping is None else keeping
+        self._resident: dict[int, DecoderLayer] = {}
         self._stock = Stock(checkpoint, device, dtype)
         tuples = family_of(checkpoint.config).layers_give_tuples
         self._stubs = [Absent(self._stock.bones(i), gives_tuples=tuples) for i in range(self.layers)]
@@ -53,12 +66,24 @@ class Stack:
 
     def layer(self, i: int, mixer: Weights | None = None) -> DecoderLayer:
         """Decoder layer i, with `mixer` (a pruned one, as stored) in place of the checkpoint's own where given."""
+        if self.keeping == "resident":
+            if i not in self._resident:
+                with torch.inference_mode(False):  # so that those who want gradients can have them
+                    self._resident[i] = self._read(i, None)
+            layer = self._resident[i]
+            return layer if mixer is None else layer.with_mixer(self.place_mixer(mixer))
+        layer = self._read(i, mixer)
+        if self.keeping == "ahead" and i + 1 < self.layers:
+            self._stock.read_ahead(i + 1)
+        return layer
+
+    def _read(self, i: int, mixer: Weights | None) -> DecoderLayer:
         module, slot = self._stock.layer(i), Slot()
         if i not in self.mixers:
             return DecoderLayer(i, module, slot, {}, None)
         path = self.checkpoint.names.mixers[i].removeprefix(f"{self.checkpoint.names.layers}.{i}.")
         module.set_submodule(path, slot)
-        placed = self.place_mixer(self.checkpoint.mixer(i) if mixer is None else mixer)
+        placed = self.place_mixer(self._stock.mixer(i) if mixer is None else mixer)
         return DecoderLayer(i, module, slot, placed, layout_of(placed, self.checkpoint.mixer_layout))
 
     def enter(self, tokens_bl: Tensor) -> Stream:
@@ -109,6 +134,14 @@ class Stack:
             for stub in self._stubs:
                 stub.note = None
         raise AssertionError("the model has not called its last layer")
+
+
+def what_fits(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Keeping:
+    """A CPU reads layers from the system's cache of files as fast as it would from a copy of its own."""
+    if device.type == "cpu":
+        return "one"
+    taken = sum(layer.bytes for layer in layers(checkpoint, dtype))
+    return "resident" if taken < RESIDENT_SHARE * free_bytes(device) else "ahead"
 
 
 class Absent(nn.Module):

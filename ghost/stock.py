@@ -5,7 +5,7 @@ here and in `ghost.checkpoint.names`, and pinned with it.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -20,6 +20,7 @@ from ghost.checkpoint.source import Checkpoint
 from ghost.checkpoint.tensors import AGAIN
 from ghost.errors import CheckpointError
 from ghost.mixer import RECURRENT, Weights
+from ghost.read_ahead import ReadAhead
 
 NO_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
 
@@ -35,6 +36,7 @@ class Stock:
         self.model = skeleton(checkpoint.config, dtype)
         self._bones = list(decoder_layers(self.model))
         self._loading = _loading(self.model, device, dtype)
+        self._files = ReadAhead(checkpoint.tensors, pinned=device.type == "cuda")
         with torch.inference_mode(False):
             for path, module in self.model.named_modules():
                 if not path.startswith(checkpoint.names.layers):
@@ -50,9 +52,7 @@ class Stock:
 
     def layer(self, i: int) -> nn.Module:
         """Decoder layer i with its weights, but for its mixer's; it is the caller's own."""
-        names = self.checkpoint.names
-        mixer = names.mixers.get(i)
-        wanted = [n for n in names.within(f"{names.layers}.{i}") if mixer is None or not n.startswith(f"{mixer}.")]
+        wanted, names = self._beside_the_mixer(i), self.checkpoint.names
         places = {i} | {self._place(names.source(name)) for name in wanted}
         absent = {place: self.layers[place] for place in places}
         try:
@@ -64,6 +64,18 @@ class Stock:
             for place, stub in absent.items():
                 self.layers[place] = stub
         return module
+
+    def mixer(self, i: int) -> dict[str, Tensor]:
+        """The mixer of decoder layer i by its tensors' own names, as the files have them."""
+        names = self.checkpoint.names.mixer(i)
+        found = self._files.load(names.values())
+        return {own: found[file] for own, file in names.items()}
+
+    def read_ahead(self, i: int) -> None:
+        """Decoder layer i will be asked for next."""
+        names = self.checkpoint.names
+        mixer = names.mixer(i).values() if i in names.mixers else ()
+        self._files.begin([*self._made_of(self._beside_the_mixer(i)), *mixer])
 
     @contextmanager
     def embeddings(self) -> Iterator[None]:
@@ -90,15 +102,24 @@ class Stock:
             for name, tensor in bare.items():
                 _put(self.model, name, tensor)
 
+    def _beside_the_mixer(self, i: int) -> list[str]:
+        names = self.checkpoint.names
+        mixer = names.mixers.get(i)
+        return [n for n in names.within(f"{names.layers}.{i}") if mixer is None or not n.startswith(f"{mixer}.")]
+
+    def _made_of(self, wanted: Iterable[str]) -> list[str]:
+        """The tensors of the files that these are made of."""
+        names = self.checkpoint.names
+        return sorted({file for name in wanted for file in names.homes.get(names.source(name), ())})
+
     def _place(self, name: str) -> int:
         return int(name.removeprefix(f"{self.checkpoint.names.layers}.").partition(".")[0])
 
-    def _load(self, wanted: Iterable[str]) -> None:
+    def _load(self, wanted: Sequence[str]) -> None:
         """Bring these tensors to where they belong in the model; CheckpointError where the files don't give them."""
         names = self.checkpoint.names
         sources = {name: names.source(name) for name in wanted}
-        files = sorted({file for source in sources.values() for file in names.homes.get(source, ())})
-        tensors = {spelled(file): tensor for file, tensor in self.checkpoint.tensors.load(files).items()}
+        tensors = {spelled(file): tensor for file, tensor in self._files.load(self._made_of(wanted)).items()}
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
 
         with _a_layer_at_a_time():

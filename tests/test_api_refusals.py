@@ -27,7 +27,10 @@ def with_a_stranger(live: Any) -> Any:
 
 LIVE_REFUSALS: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "no tokenizer": (lambda live: {"model": live, "tokenizer": None}, "tokenizer is None.* give one, or token ids"),
-    "no language model": (lambda live: {"model": live.backbone}, "model is a Mamba2Model; give a Mamba2ForCausalLM"),
+    "no language model": (
+        lambda live: {"model": live.backbone},
+        "model is a Mamba2Model; give a causal",
+    ),
     "not here": (lambda live: {"model": live.to("meta")}, "is on device meta; load the model whole"),
     "integers": (lambda live: {"model": quantized(live)}, "is torch.int8; ghost reads .* load it unquantized"),
     "NaN": (lambda live: {"model": with_nan(live)}, "layers.1.mixer.D in the model in memory has NaN"),

@@ -70,7 +70,9 @@ def in_memory(model: Any) -> LiveCheckpoint:
     """A model with Mamba2 mixers on any device, opened for reading. CheckpointError with the remedy for anything
     else."""
     if not hasattr(model, "state_dict") or not hasattr(model, "base_model") or not hasattr(model, "lm_head"):
-        raise CheckpointError(f"model is a {type(model).__name__}; give a Mamba2ForCausalLM, a folder or a hub name")
+        raise CheckpointError(
+            f"model is a {type(model).__name__}; give a causal language model of transformers, a folder or a hub name"
+        )
     config, tensors = deepcopy(model.config), _live(model.state_dict())
     raw = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__], "dtype": _dtype_name(model)}
     layout = mixer_layout(config)

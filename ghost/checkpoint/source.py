@@ -59,7 +59,10 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the names and contents of config, weights and all that is published beside them."""
+        """sha256 over the names and contents of config, weights and all that is published beside them. CheckpointError
+        where a weight is not finite: all are read here, and layers read again and again later are not looked at then.
+        """
+        self.tensors.check_finite(file for files in self.names.homes.values() for file in files)
         return _digest(self.folder, [self.folder / CONFIG, *self.tensors.files, *self.companions()])
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,8 @@ class TensorFiles:
     home: dict[str, Path]
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, torch.dtype]
+    finite: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
+    """Those that were found to be. Reading the whole of a tensor for that takes longer than a GPU computes with it."""
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors by name, in the dtype of the file. CheckpointError for one that is missing or not finite.
@@ -47,9 +49,15 @@ class TensorFiles:
             with _reader(path) as reader:
                 loaded |= {name: reader.get_tensor(name) for name in group}
         for name, tensor in loaded.items():
-            if not is_finite(tensor):
+            if name not in self.finite and not is_finite(tensor):
                 raise CheckpointError(f"tensor {name} in {self.home[name].name} has NaN or infinite values; {AGAIN}")
+            self.finite.add(name)
         return loaded
+
+    def check_finite(self, names: Iterable[str]) -> None:
+        """CheckpointError for one of these tensors that is not finite; one of them is in memory at a time."""
+        for name in names:
+            self.load([name])
 
     def check_floats(self, names: Iterable[str]) -> None:
         """CheckpointError where one of these tensors, weights of the model, is of integers."""

@@ -28,9 +28,9 @@ from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
 
 if TYPE_CHECKING:
-    from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Model: TypeAlias = Union["Mamba2ForCausalLM", str, Path]
+Model: TypeAlias = Union["PreTrainedModel", str, Path]
 """A model in memory, `demo`, a folder (transformers' or native format), or a hub name."""
 Texts: TypeAlias = str | Path | Iterable[str] | Tensor
 """Texts; or a corpus by name or path, as `ghost run --calibration` takes it, which a single string is; or token ids."""

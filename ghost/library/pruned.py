@@ -16,7 +16,7 @@ from ghost.errors import SettingsError
 from ghost.walk import LayerResult
 
 if TYPE_CHECKING:
-    from transformers import Mamba2ForCausalLM, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD = "5GB"
 PER_CHANNEL = "_gn"
@@ -27,7 +27,7 @@ PER_CHANNEL = "_gn"
 class Pruned:
     """A pruned model, and what its pruning found out."""
 
-    model: "Mamba2ForCausalLM"
+    model: "PreTrainedModel"
     """The smaller model, in the dtypes and on the device of the one it was made from, sharing nothing with it."""
     layers: tuple[LayerResult, ...]
     """Per layer: `statistics` of its channels, float64, and the `selection` of those that stay, all (g, n)."""
