@@ -1,5 +1,5 @@
-"""The processes of a run. Each takes its share of the batches through every layer, and what they find is added up in the
-order of the batches: any number of processes gives the same bytes.
+"""The processes of a run. Each takes its share of the batches through every layer, and what they find is added up in
+the order of the batches: any number of processes gives the same bytes.
 
 Which windows form a batch never depends on how many processes there are, and shares are contiguous: a sum that rank 0
 begins with its batches goes from process to process, and is added up as one process would.
@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, reduce
-from typing import Any, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from ghost.errors import ProcessError
 
@@ -64,7 +65,7 @@ ALONE = Team()
 class Meeting(Protocol):
     """How the processes of a gang come together, and apart."""
 
-    def meet(self) -> dist.Store:
+    def meet(self) -> Store:
         """Where they find each other, once all are there."""
         ...
 
@@ -96,10 +97,8 @@ class Gang(Team):
             dist.destroy_process_group()
 
     def begin(self, make: Callable[..., object], *arguments: Any) -> None:
-        """Rank 0's: each of the others makes something of its team and the arguments, which then is asked to do what
-        `ask` says. They compute on as many threads as this one."""
-        assert self._group
-        self.lead(lambda: (torch.get_num_threads(), make, arguments))
+        """Rank 0's: each of the others makes something of its team and the arguments, whose methods `ask` calls."""
+        self.lead(lambda: (make, arguments))
 
     def ask(self, method: str, *arguments: Any) -> None:
         """Rank 0's: the others call this method of what they have made, and go on as it returns."""
@@ -107,12 +106,13 @@ class Gang(Team):
 
     def follow(self) -> None:
         """The others': as rank 0 begins and asks, until it ends."""
-        threads, make, arguments = self.lead(nothing)
-        torch.set_num_threads(threads)
-        made = make(self, *arguments)
+        made: object = None
         while (asked := self.lead(nothing)) is not None:
-            method, arguments = asked
-            getattr(made, method)(*arguments)
+            what, arguments = asked
+            if callable(what):
+                made = what(self, *arguments)
+            else:
+                getattr(made, what)(*arguments)
 
     def sum(self, parts: Iterable[Tensor]) -> Tensor:
         held = [*parts] if self.rank else [*_added(None, parts)]  # those after rank 0 wait for what comes before theirs
@@ -176,7 +176,7 @@ class Gang(Team):
             raise ProcessError(self._meeting.why()) from None
 
 
-def nothing() -> NoReturn:
+def nothing() -> Any:
     """What the others make where rank 0 makes something for all."""
     raise AssertionError("rank 0 makes it")
 

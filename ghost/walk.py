@@ -57,8 +57,8 @@ class Walk:
     inputs of the next layer are rebuilt from the checkpoint, the tokens and those selections, in the same operations
     and so in the same bits as when they were first computed.
 
-    Of a `team` of processes each walks with its share of the windows: all take the same steps in the same order, and all
-    have what comes of them.
+    Of a `team` of processes each walks with its share of the windows: all take the same steps in the same order, and
+    all have what comes of them.
 
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """

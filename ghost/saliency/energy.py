@@ -16,7 +16,9 @@ def measure_energies(
 ) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
     sums_3gn = team.sum(torch.stack(_sums(x)) for x in batches)
-    return norms.with_energies(Energies(*sums_3gn, count(batches, team)), where)
+    energy_gn, controllability_gn, observability_gn = sums_3gn
+    sums = Energies(energy_gn, controllability_gn, observability_gn, count(batches, team))
+    return norms.with_energies(sums, where)
 
 
 def _sums(x: MixerInputs) -> tuple[Tensor, Tensor, Tensor]:

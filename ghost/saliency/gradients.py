@@ -44,20 +44,21 @@ class GateGradients:
 
 @torch.inference_mode(False)
 def gate_gradients(stack: Stack, batches: Sequence[Tensor], team: Team = ALONE) -> dict[int, GateGradients]:
-    """Per decoder layer with a mixer, for the batches of token ids (b, l) that this process has; each layer's weights are
-    read twice a batch."""
+    """Per decoder layer with a mixer, for the batches of token ids (b, l) that this process has; each layer's weights
+    are read twice a batch."""
     sums_k2gn = team.sum(_batch_sums(stack, tokens_bl) for tokens_bl in batches)
     predicted = int(team.sum(torch.tensor(tokens_bl[:, 1:].numel()) for tokens_bl in batches))
-    return {i: GateGradients(*sums_2gn, predicted) for i, sums_2gn in zip(stack.mixers, sums_k2gn, strict=True)}
+    return {
+        i: GateGradients(sum_gn, squares_gn, predicted)
+        for i, (sum_gn, squares_gn) in zip(stack.mixers, sums_k2gn, strict=True)
+    }
 
 
 def _batch_sums(stack: Stack, tokens_bl: Tensor) -> Tensor:
     """Sums over a batch of G_s and G_s^2, (mixers, 2, g, n)."""
-    found = {
-        i: (G_bgn.sum(0), G_bgn.square().sum(0))
-        for i, G_bgn in _backward(stack, *_entries(stack, tokens_bl), tokens_bl)
-    }
-    return torch.stack([torch.stack(found[i]) for i in stack.mixers])
+    backward = _backward(stack, *_entries(stack, tokens_bl), tokens_bl)
+    found = {i: torch.stack([G_bgn.sum(0), G_bgn.square().sum(0)]) for i, G_bgn in backward}
+    return torch.stack([found[i] for i in stack.mixers])
 
 
 @torch.no_grad()

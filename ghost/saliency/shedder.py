@@ -41,9 +41,8 @@ def modules_to_remove(mixers: int, kept: int, d_state: int) -> int:
 
 
 def removals(stack: Stack, batches: Sequence[Tensor], count: int, team: Team = ALONE) -> dict[int, Place]:
-    """The place of each decoder layer with a mixer, after `count` removals judged on the batches of token ids (b, l) that
-    the processes have.
-    CheckpointError where the losses overflow."""
+    """The place of each decoder layer with a mixer, after `count` removals judged on the batches of token ids (b, l)
+    that the processes have. CheckpointError where the losses overflow."""
     removed: list[int] = []
     for _ in range(count):
         nlls_k = team.sum(candidate_losses(stack, removed, tokens_bl) for tokens_bl in batches)

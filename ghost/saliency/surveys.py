@@ -15,8 +15,8 @@ Survey = Mapping[int, GateGradients] | Mapping[int, Place]
 
 
 def survey(method: Method, stack: Stack, batches: Sequence[Tensor], kept: int, d_state: int, team: Team) -> Survey:
-    """For the batches of token ids (b, l) that this process of `team` has, and a budget of `kept` of `d_state` channels. CheckpointError where the losses
-    overflow."""
+    """For the batches of token ids (b, l) that this process of the team has, and a budget of `kept` of `d_state`
+    channels. CheckpointError where the losses overflow."""
     if method.needs == "gradients":
         return gate_gradients(stack, batches, team)
     assert method.needs == "removals", f"{method.name} needs no survey"

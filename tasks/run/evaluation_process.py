@@ -174,7 +174,7 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
 
 
 def end_with_the_run() -> None:
-    """Wait for the end of stdin, which only ends with the process that started this one, and then end its whole group."""
+    """End this process and its group when stdin ends, which is when the one that started it does."""
     os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
     os.killpg(0, signal.SIGKILL)
 

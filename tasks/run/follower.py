@@ -1,4 +1,4 @@
-"""Another process of a run than rank 0: `python -m tasks.run.follower`, or `ghost run` where torchrun has started it."""
+"""Another process of a run than rank 0: `python -m tasks.run.follower`, or `ghost run` under torchrun."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.run.evaluation_process import end_with_the_run
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 
 class Following:
@@ -34,7 +34,7 @@ def follows() -> bool:
 
 def follow() -> int:
     """Do what rank 0 asks for, if there is work for this process; the exit code."""
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     from ghost.errors import GhostError, ProcessError, reason
     from ghost.team import PATIENCE, Gang

@@ -77,7 +77,8 @@ class Run:
 
 
 def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = False) -> Run:
-    """Open model, texts and store, and store nothing yet; `joins` the other processes, if torchrun has started this one.
+    """Open model, texts and store, and store nothing yet; `joins` the other processes if torchrun started this one.
+
     Raises GhostError or ArtifactError for whatever is wrong with them."""
     computed_on = _computed_on(settings)
     joined = torchrun_processes(settings) if joins else 1

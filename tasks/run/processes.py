@@ -1,10 +1,11 @@
 """The processes that a run takes beside its own: started here when they are needed, or by torchrun before it.
 
-Either way they do what `tasks.run.follower` says. They meet at a store of torch's, which says how many there is work for.
+Either way they do as `tasks.run.follower` says. They meet at a store of torch's, which says how many have work.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from typing import IO
 
 import torch
-from torch.distributed import Store, TCPStore, rendezvous
+from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
 
 from ghost.errors import ProcessError, SettingsError
 from ghost.settings import RunSettings
@@ -110,7 +112,7 @@ class Hired:
 
     def meet(self) -> Store:
         torch.set_num_threads(threads_each(self._size))
-        self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+        self._store = _open_store()
         self._store.set(MEMBERS, str(self._size))
         for rank in range(1, self._size):
             self._started[rank] = _start(rank, self._size, self._store.port)
@@ -159,11 +161,23 @@ def here(rank: int) -> str:
     return f"here {rank}"
 
 
+def _open_store() -> TCPStore:
+    """On the loopback alone: torch's own socket would be open to the network."""
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        return TCPStore(
+            HOST, port, is_master=True, wait_for_workers=False, timeout=PATIENCE, master_listen_fd=listening.detach()
+        )
+
+
 def _start(rank: int, size: int, port: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     place = {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(size)}
-    command, log = [sys.executable, "-P", "-m", "tasks.run.follower"], tempfile.TemporaryFile()
+    command, log = [sys.executable, "-P", "-m", "tasks.run.follower"], tempfile.TemporaryFile()  # noqa: SIM115
     process = subprocess.Popen(
-        command, env=environment(**place), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        command, env=environment(**threads, **place), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
     )
     return process, log
 
