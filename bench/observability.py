@@ -159,9 +159,9 @@ def cost() -> Iterator[str]:
 
 def _sampled(x: MixerInputs, every: int) -> Tensor:
     total_gnn = torch.zeros((), dtype=STATISTICS)
-    for _, H_bgrnp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
-        H_gnk = H_bgrnp.permute(1, 3, 0, 2, 4).flatten(2)
-        total_gnn = total_gnn + (H_gnk @ H_gnk.mT).to(STATISTICS)
+    for _, H_bcgnrp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
+        H_bcgnk = H_bcgnrp.flatten(4)
+        total_gnn = total_gnn + (H_bcgnk @ H_bcgnk.mT).sum((0, 1), dtype=STATISTICS)
     return total_gnn
 
 

@@ -50,6 +50,10 @@ class Team:
         """The sum of the parts of all processes, one a batch, in the order of the batches; every process has it."""
         return reduce(torch.add, parts)
 
+    def count(self, numbers: Iterable[int]) -> int:
+        """The sum of the numbers of all processes."""
+        return int(self.sum(torch.tensor(number) for number in numbers))
+
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes in their order, at rank 0; the others keep theirs."""
         return rows

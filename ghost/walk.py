@@ -98,7 +98,8 @@ class Walk:
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
         layer, held = self._reach(i).inputs()
-        return self.method.measure(row_norms(layer.layout, layer.mixer), held, f"layer {i}", self.team)
+        norms = replace(row_norms(layer.layout, layer.mixer), tokens=self.tokens_bl.numel())
+        return self.method.measure(norms, held, f"layer {i}", self.team)
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""

@@ -57,9 +57,9 @@ def truncation_error(Wc_nn: Tensor, Wo_nn: Tensor, projection_nn: Tensor) -> flo
 def test_gramians_are_those_of_the_step_recurrence(chunk: int):
     inputs, steps = double(INPUTS), INPUTS.dt_blh.shape[0] * INPUTS.dt_blh.shape[1]
     Wc_gnn, Wo_gnn = torch.zeros(2, GROUPS, D_STATE, D_STATE, dtype=torch.float64)
-    for C_bgn, H_bgrnp in states(inputs.x_blhp, inputs.dt_blh, inputs.A_h, inputs.B_blgn, inputs.C_blgn):
-        Wc_gnn += torch.einsum("bgrnp,bgrmp->gnm", H_bgrnp, H_bgrnp) / steps
-        Wo_gnn += torch.einsum("bgn,bgm->gnm", C_bgn, C_bgn) / steps
+    for C_bcgn, H_bcgnrp in states(inputs.x_blhp, inputs.dt_blh, inputs.A_h, inputs.B_blgn, inputs.C_blgn):
+        Wc_gnn += torch.einsum("bcgnrp,bcgmrp->gnm", H_bcgnrp, H_bcgnrp) / steps
+        Wo_gnn += torch.einsum("bcgn,bcgm->gnm", C_bcgn, C_bcgn) / steps
     found = gramians([inputs], chunk)
     assert_close(found, (Wc_gnn, Wo_gnn), rtol=1e-12, atol=1e-12 * Wc_gnn.max().item())
 

@@ -1,6 +1,6 @@
 """Directions of a rotated basis in place of channels: what the method `balanced` measures, ranks and projects to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import Tensor
@@ -9,13 +9,15 @@ from ghost.mixer import MixerInputs
 from ghost.saliency.balanced import Balanced, balance
 from ghost.saliency.gramians import gramians
 from ghost.saliency.statistics import LayerStatistics, finite
+from ghost.team import ALONE, Team
 
 
-def measure_gramians(norms: LayerStatistics, batches: Sequence[MixerInputs], where: str) -> LayerStatistics:
+def measure_gramians(
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with both Gramians."""
-    both = [finite(gramian, "the state's Gramians", where) for gramian in gramians(batches)]
-    tokens = sum(x.dt_blh.shape[0] * x.dt_blh.shape[1] for x in batches)
-    return replace(norms, controllability_gramian_gnn=both[0], observability_gramian_gnn=both[1], tokens=tokens)
+    both = [finite(gramian, "the state's Gramians", where) for gramian in gramians(batches, team=team)]
+    return replace(norms, controllability_gramian_gnn=both[0], observability_gramian_gnn=both[1])
 
 
 def balance_of(statistics: LayerStatistics) -> Balanced:

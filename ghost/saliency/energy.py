@@ -1,6 +1,6 @@
 """Rankings by the energies of the state: GHOST and its older form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -12,23 +12,14 @@ from ghost.team import ALONE, Team
 
 
 def measure_energies(
-    norms: LayerStatistics, batches: Sequence[MixerInputs], where: str, team: Team = ALONE
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
 ) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
-    sums_3gn = team.sum(torch.stack(_sums(x)) for x in batches)
+    found = [energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn) for x in batches]
+    sums_3gn = team.sum(torch.stack([e.energy_gn, e.controllability_gn, e.observability_gn]) for e in found)
     energy_gn, controllability_gn, observability_gn = sums_3gn
-    sums = Energies(energy_gn, controllability_gn, observability_gn, count(batches, team))
-    return norms.with_energies(sums, where)
-
-
-def _sums(x: MixerInputs) -> tuple[Tensor, Tensor, Tensor]:
-    found = energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn)
-    return found.energy_gn, found.controllability_gn, found.observability_gn
-
-
-def count(batches: Sequence[MixerInputs], team: Team) -> int:
-    """The steps of all samples."""
-    return int(team.sum(torch.tensor(x.dt_blh.shape[0] * x.dt_blh.shape[1]) for x in batches))
+    tokens = team.count(e.tokens for e in found)
+    return norms.with_energies(Energies(energy_gn, controllability_gn, observability_gn, tokens), where)
 
 
 def ghost(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

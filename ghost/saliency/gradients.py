@@ -47,7 +47,7 @@ def gate_gradients(stack: Stack, batches: Sequence[Tensor], team: Team = ALONE) 
     """Per decoder layer with a mixer, for the batches of token ids (b, l) that this process has; each layer's weights
     are read twice a batch."""
     sums_k2gn = team.sum(_batch_sums(stack, tokens_bl) for tokens_bl in batches)
-    predicted = int(team.sum(torch.tensor(tokens_bl[:, 1:].numel()) for tokens_bl in batches))
+    predicted = team.count(tokens_bl[:, 1:].numel() for tokens_bl in batches)
     return {
         i: GateGradients(sum_gn, squares_gn, predicted)
         for i, (sum_gn, squares_gn) in zip(stack.mixers, sums_k2gn, strict=True)

@@ -6,51 +6,51 @@ Both are exact means over every step, from matrix products over chunks; no state
 writes, and what it meets of earlier states, counts at every later step, `c_s = sum_{t>=s} L[t,s]^2` times in all. For a
 chunk entered with H_0 that is
 
-    sum_t H_t H_t^T = sym(B^T R) + (sum_t alpha_t^2) H_0 H_0^T       R_s = c_s ((W * U U^T) B + 2 alpha * (U H_0^T))_s
+    sum_t H_t H_t^T = sym(B^T R) + (sum_t alpha_t^2) H_0 H_0^T       R_s = c_s ((W * U U^T) B + alpha * (U H_0^T))_s
 
-with sym(M) = (M + M^T) / 2, W = 2 L below the diagonal and 1 on it. The heads of a group share B, so (c W * U U^T) and
+with sym(M) = M + M^T, W = L below the diagonal and 1/2 on it. The heads of a group share B, so (c W * U U^T) and
 (c alpha U) H_0^T are added up over them first. The diagonal of Wc is `controllability_gn` of `ghost.ssd.energies`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from ghost.chunks import CHUNK, Piece, sequences
 from ghost.mixer import MixerInputs
-from ghost.ssd import CHUNK, STATISTICS, Chunk, chunks, entry_state
+from ghost.ssd import STATISTICS
+from ghost.team import ALONE, Team
 
 
-def gramians(batches: Sequence[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK, team: Team = ALONE) -> tuple[Tensor, Tensor]:
     """Wc and Wo (g, n, n), float64 on the CPU: means over every (sample, step) of the batches."""
-    sums = [_sums(x, chunk) for x in batches]
-    steps = sum(x.dt_blh.shape[0] * x.dt_blh.shape[1] for x in batches)
-    Wc_gnn, Wo_gnn = (torch.stack(part).sum(0).cpu() / steps for part in zip(*sums, strict=True))
+    sums = [(_sums(x, chunk), x.dt_blh[..., 0].numel()) for x in batches]
+    Wc_gnn, Wo_gnn = team.sum(sums_2gnn for sums_2gnn, _ in sums).cpu() / team.count(steps for _, steps in sums)
     return Wc_gnn, Wo_gnn
 
 
-def _sums(x: MixerInputs, chunk: int) -> tuple[Tensor, Tensor]:
-    H_bgrnp = entry_state(x.x_blhp, x.B_blgn)
+def _sums(x: MixerInputs, chunk: int) -> Tensor:
+    """The sums that both are means of, (2, g, n, n)."""
     g, n = x.B_blgn.shape[2:]
     Wc_gnn = torch.zeros(g, n, n, dtype=STATISTICS, device=x.B_blgn.device)
     Wo_gnn = torch.zeros_like(Wc_gnn)
-    for c in chunks(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, chunk):
-        Wc_gnn += _controllability(c, H_bgrnp).to(STATISTICS)
-        C_gkn = c.C_bgqn.transpose(0, 1).flatten(1, 2)
-        Wo_gnn += (C_gkn.mT @ C_gkn).to(STATISTICS)
-        H_bgrnp = c.next_state(H_bgrnp)
-    return Wc_gnn, Wo_gnn
+    for piece in chain.from_iterable(sequences(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, chunk)):
+        Wc_gnn += _controllability(piece).sum((0, 1), dtype=STATISTICS)
+        Wo_gnn += (piece.C_bcgqn.mT @ piece.C_bcgqn).sum((0, 1), dtype=STATISTICS)
+    return torch.stack([Wc_gnn, Wo_gnn])
 
 
-def _controllability(c: Chunk, H_bgrnp: Tensor) -> Tensor:
-    """sum over batch and t of H_t H_t^T (g, n, n) of one chunk that is entered with H."""
-    later_bgrs = c.L_bgrqs.square().sum(-2)
-    gram_bgrqs = (c.u_bgrqp @ c.u_bgrqp.mT) * c.L_bgrqs * (2 * later_bgrs).unsqueeze(-1)
-    gram_bgrqs.diagonal(dim1=-2, dim2=-1).mul_(0.5)
-    R_bgqn = gram_bgrqs.sum(2) @ c.B_bgqn
-    u_bgrqp = c.u_bgrqp * (2 * c.alpha_bgrq * later_bgrs).unsqueeze(-1)
-    R_bgqn += u_bgrqp.transpose(2, 3).flatten(3) @ H_bgrnp.transpose(3, 4).flatten(2, 3)
-    written_gnn = (c.B_bgqn.mT @ R_bgqn).sum(0)
-    entry_bgrnp = H_bgrnp * c.alpha_bgrq.square().sum(-1).sqrt()[..., None, None]
-    entry_gnk = entry_bgrnp.permute(1, 3, 0, 2, 4).flatten(2)
-    return (written_gnn + written_gnn.mT) / 2 + entry_gnk @ entry_gnk.mT
+def _controllability(p: Piece) -> Tensor:
+    """sum over t and heads of H_t H_t^T (b, c, g, n, n), for every chunk of a piece."""
+    H_bcgnrp, later_bcgrs = p.entry_states(), p.L_bcgrqs.square().sum(-2)
+    gram_bcgrqs = (p.u_bcgrqp @ p.u_bcgrqp.mT).mul_(p.L_bcgrqs).mul_(later_bcgrs.unsqueeze(-1))
+    gram_bcgrqs.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    u_bcgrqp = p.u_bcgrqp * (p.alpha_bcgrq * later_bcgrs).unsqueeze(-1)
+    R_bcgqn = gram_bcgrqs.sum(3) @ p.B_bcgqn
+    R_bcgqn += u_bcgrqp.transpose(3, 4).flatten(4) @ H_bcgnrp.flatten(4).mT
+    written_bcgnn = p.B_bcgqn.mT @ R_bcgqn
+    entry_bcgnrp = H_bcgnrp * p.alpha_bcgrq.square().sum(-1).sqrt()[:, :, :, None, :, None]
+    entry_bcgnk = entry_bcgnrp.flatten(4)
+    return written_bcgnn + written_bcgnn.mT + entry_bcgnk @ entry_bcgnk.mT

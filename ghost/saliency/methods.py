@@ -1,6 +1,6 @@
 """The registry of methods that rank state channels; docs/methods.md says what each one is and needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ from ghost.saliency.unstructured import every_channel, sparsegpt, wanda
 from ghost.saliency.weights import magnitude, random
 from ghost.team import Team
 
-Measure = Callable[[LayerStatistics, Sequence[MixerInputs], str, Team], LayerStatistics]
+Measure = Callable[[LayerStatistics, Iterable[MixerInputs], str, Team], LayerStatistics]
 Needs = Literal["weights", "layer", "gradients", "removals", "inputs"]
 PLAIN: dict[str, tuple[Any, str]] = {
     "soft": (False, "cuts no channels out that could be zeroed; leave --soft out"),

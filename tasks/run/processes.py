@@ -177,7 +177,12 @@ def _start(rank: int, size: int, port: int) -> tuple[subprocess.Popen[bytes], IO
     place = {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(size)}
     command, log = [sys.executable, "-P", "-m", "tasks.run.follower"], tempfile.TemporaryFile()  # noqa: SIM115
     process = subprocess.Popen(
-        command, env=environment(**threads, **place), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        command,
+        env=environment(**threads, **place),
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     return process, log
 
