@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property, reduce
+from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -23,6 +24,9 @@ from torch._C._distributed_c10d import Store
 from ghost.errors import ProcessError
 
 T = TypeVar("T")
+Tensors = tuple[Tensor, ...]
+HELD_BYTES = 1 << 30
+"""Most that a process holds of its own sums while it waits for the sum that comes before them; then it waits first."""
 PATIENCE = timedelta(days=7)
 """What is waited for takes as long as it takes, such as rank 0 fitting a layer alone. A process that is gone is noticed
 at once, by its connections."""
@@ -46,9 +50,14 @@ class Team:
         first, last = (-(-len(batches) * rank // self.size) for rank in (self.rank, self.rank + 1))
         return slice(batches[first].start, batches[last - 1].stop)
 
+    def sums(self, parts: Iterable[Tensors]) -> Tensors:
+        """The sums of what the batches of all processes come to, in the batches' order; every process has them."""
+        return _added((), parts)
+
     def sum(self, parts: Iterable[Tensor]) -> Tensor:
-        """The sum of the parts of all processes, one a batch, in the order of the batches; every process has it."""
-        return reduce(torch.add, parts)
+        """The same of one tensor a batch."""
+        (total,) = self.sums((part,) for part in parts)
+        return total
 
     def count(self, numbers: Iterable[int]) -> int:
         """The sum of the numbers of all processes."""
@@ -118,24 +127,21 @@ class Gang(Team):
             else:
                 getattr(made, what)(*arguments)
 
-    def sum(self, parts: Iterable[Tensor]) -> Tensor:
-        held = [*parts] if self.rank else [*_added(None, parts)]  # those after rank 0 wait for what comes before theirs
-        with self._noticing():
-            before = self._receive(self.rank - 1) if self.rank else None
-            total = next(_added(before, held), None)
-            if self.rank < self.size - 1:
-                self._send(total, self.rank + 1)
-            total = self._broadcast(total, self.size - 1)
-        assert total is not None, "a sum of nothing"
-        return total.to(held[0].device) if held else total
+    def sums(self, parts: Iterable[Tensors]) -> Tensors:
+        parts = iter(parts)
+        held = [*_within(HELD_BYTES, parts)] if self.rank else []  # what comes before them is not there yet
+        before = self._receive(self.rank - 1) if self.rank else ()
+        total = _added(before, chain(held, parts))
+        if self.rank < self.size - 1:
+            self._send(total, self.rank + 1)
+        return self._broadcast(total, self.size - 1)
 
     def gather(self, rows: Tensor) -> Tensor:
-        with self._noticing():
-            if self.rank:
-                self._send(rows, 0)
-                return rows
-            others = (self._receive(rank) for rank in range(1, self.size))
-            return torch.cat([rows, *(part.to(rows.device) for part in others if part is not None)])
+        if self.rank:
+            self._send((rows,), 0)
+            return rows
+        others = (self._receive(rank) for rank in range(1, self.size))
+        return torch.cat([rows, *(part.to(rows.device) for parts in others for part in parts)])
 
     def lead(self, make: Callable[[], T]) -> T:
         made: list[Any] = [None if self.rank else make()]
@@ -151,25 +157,28 @@ class Gang(Team):
         assert dist.group.WORLD is not None
         return dist.group.WORLD
 
-    def _send(self, tensor: Tensor | None, to: int) -> None:
-        dist.send_object_list([_kind(tensor)], to, self._group)
-        if tensor is not None:
-            dist.send(tensor.cpu().contiguous(), to, self._group)
+    def _send(self, tensors: Tensors, to: int) -> None:
+        with self._noticing():
+            dist.send_object_list([_kinds(tensors)], to, self._group)
+            for tensor in tensors:
+                dist.send(_plain(tensor), to, self._group)
 
-    def _receive(self, source: int) -> Tensor | None:
-        kind: list[Any] = [None]
-        dist.recv_object_list(kind, source, self._group)
-        tensor = _empty(kind[0])
-        if tensor is not None:
-            dist.recv(tensor, source, self._group)
-        return tensor
+    def _receive(self, source: int) -> Tensors:
+        kinds: list[Any] = [None]
+        with self._noticing():
+            dist.recv_object_list(kinds, source, self._group)
+            tensors = _empty(kinds[0])
+            for tensor in tensors:
+                dist.recv(tensor, source, self._group)
+        return tensors
 
-    def _broadcast(self, tensor: Tensor | None, source: int) -> Tensor | None:
-        kind: list[Any] = [_kind(tensor)]
-        dist.broadcast_object_list(kind, source, self._group)
-        told = _empty(kind[0]) if tensor is None or self.rank != source else tensor.cpu().contiguous()
-        if told is not None:
-            dist.broadcast(told, source, self._group)
+    def _broadcast(self, tensors: Tensors, source: int) -> Tensors:
+        kinds: list[Any] = [_kinds(tensors)]
+        with self._noticing():
+            dist.broadcast_object_list(kinds, source, self._group)
+            told = tuple(map(_plain, tensors)) if self.rank == source else _empty(kinds[0])
+            for tensor in told:
+                dist.broadcast(tensor, source, self._group)
         return told
 
     @contextmanager
@@ -185,17 +194,27 @@ def nothing() -> Any:
     raise AssertionError("rank 0 makes it")
 
 
-def _added(total: Tensor | None, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The sum, from left to right; nothing where there is nothing."""
+def _added(total: Tensors, parts: Iterable[Tensors]) -> Tensors:
+    """The sums from left to right; nothing yet is no tensor at all."""
     for part in parts:
-        total = part if total is None else total.to(part.device) + part
-    if total is not None:
-        yield total
+        total = tuple(a.to(b.device) + b for a, b in zip(total, part, strict=True)) if total else part
+    return total
 
 
-def _kind(tensor: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
-    return None if tensor is None else (tensor.shape, tensor.dtype)
+def _within(most_bytes: int, parts: Iterator[Tensors]) -> Iterator[Tensors]:
+    """The first parts, as many as don't take more."""
+    while most_bytes > 0 and (part := next(parts, ())):
+        most_bytes -= sum(tensor.nbytes for tensor in part)
+        yield part
 
 
-def _empty(kind: tuple[torch.Size, torch.dtype] | None) -> Tensor | None:
-    return None if kind is None else torch.empty(kind[0], dtype=kind[1])
+def _kinds(tensors: Tensors) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors]
+
+
+def _empty(kinds: list[tuple[torch.Size, torch.dtype]]) -> Tensors:
+    return tuple(torch.empty(shape, dtype=dtype) for shape, dtype in kinds)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.cpu().contiguous()

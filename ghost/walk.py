@@ -67,7 +67,8 @@ class Walk:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
         self.stack, self.tokens_bl, self.settings, self.team = stack, tokens_bl, settings, team
-        self.share_bl = tokens_bl[team.share([*batches(*tokens_bl.shape)])]
+        self._share = team.share([*batches(*tokens_bl.shape)])
+        self.share_bl = tokens_bl[self._share]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if settings.energy is None:
@@ -133,8 +134,8 @@ class Walk:
         path.let_go()
         assert self._dense is not None
         inputs_blm = torch.cat(list(path.mixer_inputs()))
-        rows = torch.arange(len(self.tokens_bl))
-        pairs = Pairs(self.stack, self.tokens_bl, path.stream, inputs_blm, self._dense.outputs(), rows, self._outlook)
+        own = path.stream, inputs_blm, self._dense.outputs(), torch.arange(len(self.share_bl))
+        pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._share.start)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 

@@ -5,6 +5,7 @@ out_proj that lower both raise the perplexity of the pruned model (docs/decision
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
 from ghost.recovery.pairs import Pairs
+from ghost.ssd import STATISTICS
 from ghost.stack import Head
 from ghost.stream import Stream
 
@@ -26,14 +28,14 @@ def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
         del layer  # before the next one is read
     with stack.head() as logits:
-        return [_nll(logits, stream, [held.tokens_bl[rows] for rows in parts]) for stream in streams]
+        tokens = [held.tokens_bl[rows] for rows in parts]
+        sums = (held.team.sums(map(partial(_nll, logits), stream, tokens)) for stream in streams)
+        return [float(total / predicted) for total, predicted in sums]
 
 
-def _nll(logits: Head, stream: list[Stream], tokens: list[Tensor]) -> float:
-    total, predicted = 0.0, 0
-    for part, tokens_bl in zip(stream, tokens, strict=True):
-        targets = tokens_bl[:, 1:].long().to(part.hidden_blm.device).flatten()
-        predicted_tv = logits(part.hidden_blm[:, :-1]).flatten(0, 1)
-        total += float(F.cross_entropy(predicted_tv, targets, reduction="sum").to(torch.float64))
-        predicted += len(targets)
-    return total / predicted
+def _nll(logits: Head, stream: Stream, tokens_bl: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats of some windows, and how many of their tokens were predicted."""
+    targets = tokens_bl[:, 1:].long().to(stream.hidden_blm.device).flatten()
+    predicted_tv = logits(stream.hidden_blm[:, :-1]).flatten(0, 1)
+    nats = F.cross_entropy(predicted_tv, targets, reduction="sum").to(STATISTICS)
+    return nats.cpu(), torch.tensor(len(targets))

@@ -12,6 +12,7 @@ from ghost.selection import Channels
 from ghost.ssd import ssd
 from ghost.stack import Stack
 from ghost.stream import Stream, batches
+from ghost.team import ALONE, Team
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""
@@ -33,17 +34,28 @@ class Pairs:
     target_blm: Tensor
     rows: Tensor
     outlook: Mapping[int, Channels]
+    team: Team = ALONE
+    first: int = 0
+    """Of a team, the number of this process's first window among those of all."""
 
     def split(self) -> tuple["Pairs", "Pairs"]:
         """The windows to fit on and those held back: whole windows, spread over the text."""
-        held = torch.zeros(len(self.rows), dtype=torch.bool)
-        held[min(len(self.rows), HELD_BACK) - 1 :: HELD_BACK] = True
+        last = min(self.team.count([len(self.rows)]), HELD_BACK) - 1
+        held = (self.first + self.rows) % HELD_BACK == last
         return replace(self, rows=self.rows[~held]), replace(self, rows=self.rows[held])
 
     def parts(self) -> Iterator[Tensor]:
-        """Rows, about a batch of tokens at a time."""
-        for part in batches(len(self.rows), self.tokens_bl.shape[1]):
-            yield self.rows[part]
+        """Rows, those of a batch of the walk at a time."""
+        for part in batches(*self.tokens_bl.shape):
+            within = self.rows[(self.rows >= part.start) & (self.rows < part.stop)]
+            if len(within):
+                yield within
+
+    def gathered(self) -> "Pairs":
+        """At rank 0 the windows of all processes, without the stream."""
+        tokens_bl, inputs_blm, target_blm = map(self.team.gather, (self.tokens_bl, self.inputs_blm, self.target_blm))
+        rows = torch.arange(len(tokens_bl))
+        return Pairs(self.stack, tokens_bl, self.stream, inputs_blm, target_blm, rows, self.outlook)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The mixer's inputs and its targets for some windows, (b, l, d_model) each."""

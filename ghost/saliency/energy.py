@@ -15,11 +15,13 @@ def measure_energies(
     norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
 ) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
-    found = [energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn) for x in batches]
-    sums_3gn = team.sum(torch.stack([e.energy_gn, e.controllability_gn, e.observability_gn]) for e in found)
-    energy_gn, controllability_gn, observability_gn = sums_3gn
-    tokens = team.count(e.tokens for e in found)
-    return norms.with_energies(Energies(energy_gn, controllability_gn, observability_gn, tokens), where)
+    energy_gn, controllability_gn, observability_gn, tokens = team.sums(_sums(x) for x in batches)
+    return norms.with_energies(Energies(energy_gn, controllability_gn, observability_gn, int(tokens)), where)
+
+
+def _sums(x: MixerInputs) -> tuple[Tensor, ...]:
+    sums = energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn)
+    return sums.energy_gn, sums.controllability_gn, sums.observability_gn, torch.tensor(sums.tokens)
 
 
 def ghost(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -26,20 +26,19 @@ from ghost.team import ALONE, Team
 
 def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK, team: Team = ALONE) -> tuple[Tensor, Tensor]:
     """Wc and Wo (g, n, n), float64 on the CPU: means over every (sample, step) of the batches."""
-    sums = [(_sums(x, chunk), x.dt_blh[..., 0].numel()) for x in batches]
-    Wc_gnn, Wo_gnn = team.sum(sums_2gnn for sums_2gnn, _ in sums).cpu() / team.count(steps for _, steps in sums)
-    return Wc_gnn, Wo_gnn
+    Wc_gnn, Wo_gnn, steps = team.sums(_sums(x, chunk) for x in batches)
+    return Wc_gnn.cpu() / steps, Wo_gnn.cpu() / steps
 
 
-def _sums(x: MixerInputs, chunk: int) -> Tensor:
-    """The sums that both are means of, (2, g, n, n)."""
+def _sums(x: MixerInputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums that both are means of, and the steps of all samples."""
     g, n = x.B_blgn.shape[2:]
     Wc_gnn = torch.zeros(g, n, n, dtype=STATISTICS, device=x.B_blgn.device)
     Wo_gnn = torch.zeros_like(Wc_gnn)
     for piece in chain.from_iterable(sequences(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, chunk)):
         Wc_gnn += _controllability(piece).sum((0, 1), dtype=STATISTICS)
         Wo_gnn += (piece.C_bcgqn.mT @ piece.C_bcgqn).sum((0, 1), dtype=STATISTICS)
-    return torch.stack([Wc_gnn, Wo_gnn])
+    return Wc_gnn, Wo_gnn, torch.tensor(x.dt_blh[..., 0].numel())
 
 
 def _controllability(p: Piece) -> Tensor:
