@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ghost.checkpoint.companions import PROVENANCE, is_tokenizers
+from ghost.checkpoint.companions import CONFIG, PROVENANCE, is_tokenizers
 from ghost.checkpoint.families import family_of
+from ghost.checkpoint.fields import with_infinity
 from ghost.checkpoint.names import spelled
 from ghost.checkpoint.source import Checkpoint
+from ghost.checkpoint.tokenizer import published
 from ghost.checkpoint.writer import Planned, write_json, write_weights
 from ghost.mixer import PROJECTIONS, MixerLayout, Weights
 from ghost.selection import Selection
@@ -42,7 +44,7 @@ def export(
     the code that runs it. `tokenizer` has the files of another tokenizer, which take the place of all of the source's.
     """
     write_weights(folder, _plan(source, mixer, layout))
-    write_json(folder / "config.json", source.raw_config | changed_config(source, layout))
+    write_json(folder / CONFIG, with_infinity(source.raw_config) | changed_config(source, layout))
     if layout.projected_from:
         from ghost.modeling import SOURCE
 
@@ -56,7 +58,7 @@ def _copy_companions(source: Checkpoint, folder: Path, tokenizer: Mapping[str, b
         name = path.relative_to(source.folder).as_posix()
         if tokenizer is None or not is_tokenizers(name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / name)
+            (folder / name).write_bytes(published(name, path.read_bytes()))
     for name, data in (tokenizer or {}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ghost
-from ghost.checkpoint.tokenizer import tokenizer_files
+from ghost.checkpoint.tokenizer import CONFIG, published, tokenizer_files
 from tasks.run.open import open_run
 from tests.by_hand import small_settings, through_layers
 from tests.models import make_model, make_tokenizer, text
@@ -128,3 +128,31 @@ def test_the_home_folder_is_found_by_its_sign(tmp_path: Path, monkeypatch: pytes
     corpus = tmp_path / "text.txt"
     pruned = ghost.prune("~/model", calibration=corpus, tokenizer="~/given", samples=2, length=32, round_to=8)
     assert pruned.tokenizer is not None and pruned.tokenizer.pad_token == "<|endoftext|>"
+
+
+def test_transformers_4_57_knows_the_words_of_what_is_published(tmp_path: Path) -> None:
+    """It has another name for the class, and a table where 5 has a list of further special tokens."""
+    given = make_given(tmp_path / "given", extra_special_tokens=["<|tool|>", "<|user|>"])
+    saved = json.loads((given / "tokenizer_config.json").read_bytes())
+    assert saved["tokenizer_class"] == "TokenizersBackend" and isinstance(saved["extra_special_tokens"], list)
+    for files in (
+        tokenizer_files(AutoTokenizer.from_pretrained(given)),
+        {CONFIG: published(CONFIG, (given / CONFIG).read_bytes())},
+    ):
+        fields = json.loads(files[CONFIG])
+        assert fields["tokenizer_class"] == "PreTrainedTokenizerFast" and "extra_special_tokens" not in fields
+        assert fields["additional_special_tokens"] == ["<|tool|>", "<|user|>"]
+        (given / CONFIG).write_bytes(files[CONFIG])
+        again = AutoTokenizer.from_pretrained(given)
+        assert again.extra_special_tokens == ["<|tool|>", "<|user|>"] and again.is_fast
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"tokenizer_class": "GPTNeoXTokenizer"}', b'{"extra_special_tokens": {"a": "b"}}']
+)
+def test_what_it_reads_as_it_is_stays_as_it_is(content: bytes) -> None:
+    assert published(CONFIG, content) == content
+    assert (
+        published("config.json", b'{"tokenizer_class": "TokenizersBackend"}')
+        == b'{"tokenizer_class": "TokenizersBackend"}'
+    )

@@ -62,7 +62,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def with_infinity(value: Any) -> Any:
-    """What JSON holds, with numbers in place of `{"__float__": "Infinity"}`, as transformers writes them."""
+    """What JSON holds, with numbers in place of `{"__float__": "Infinity"}`: that is transformers 5's, not 4.57's."""
     if isinstance(value, dict):
         only = value.get("__float__") if len(value) == 1 else None
         return FLOATS[only] if only in FLOATS else {name: with_infinity(part) for name, part in value.items()}

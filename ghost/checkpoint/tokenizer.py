@@ -11,6 +11,8 @@ from ghost.checkpoint.files import check_pointers
 from ghost.checkpoint.links import check_links
 
 CONFIG = "tokenizer_config.json"
+BASE = "TokenizersBackend"
+"""transformers 5's class of tokenizers that are all in tokenizer.json."""
 OF_THE_LOADING = {"is_local", "local_files_only"}
 """What transformers 5.23 notes in a tokenizer's config about how it was loaded: no part of the tokenizer."""
 SENTENCEPIECE = b"\x0a"
@@ -27,8 +29,30 @@ def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
         found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(Path(folder))}
     if CONFIG in found:
         fields = {name: value for name, value in json.loads(found[CONFIG]).items() if name not in OF_THE_LOADING}
-        found[CONFIG] = (json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        found[CONFIG] = published(CONFIG, _encoded(fields))
     return found
+
+
+def published(name: str, data: bytes) -> bytes:
+    """A file that travels with a model, as transformers 4.57 reads it too; all but a few are what they were.
+
+    transformers 5 calls its own base class in a tokenizer's config, and has a list where 4.57 takes a table.
+    """
+    if name != CONFIG:
+        return data
+    try:
+        fields = json.loads(data)
+    except ValueError:  # whoever reads it will say so
+        return data
+    if not isinstance(fields, dict):
+        return data
+    spoken = (
+        fields | {"tokenizer_class": "PreTrainedTokenizerFast"} if fields.get("tokenizer_class") == BASE else fields
+    )
+    if isinstance(spoken.get("extra_special_tokens"), list):
+        names = {"extra_special_tokens": "additional_special_tokens"}
+        spoken = {names.get(name, name): value for name, value in spoken.items()}
+    return data if spoken == fields else _encoded(spoken)
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -44,6 +68,10 @@ def missing_packages(folder: Path) -> str | None:
     if not missing or not models or (folder / "tokenizer.json").is_file():
         return None
     return f"{models[0]} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+
+
+def _encoded(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _tokenizers(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from ghost.checkpoint.files import read_json
 from ghost.checkpoint.in_memory import LiveCheckpoint
 from ghost.checkpoint.pickled import AGAIN
 from ghost.checkpoint.source import Checkpoint
-from ghost.checkpoint.tokenizer import tokenizer_files
+from ghost.checkpoint.tokenizer import published, tokenizer_files
 from ghost.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def companions(source: Checkpoint, tokenizer: Any | None) -> dict[str, bytes]:
     place of all of its own."""
     named = {path.relative_to(source.folder).as_posix(): path for path in source.companions()}
     kept = {name for name in named if name != GENERATION and (tokenizer is None or not is_tokenizers(name))}
-    files = {name: named[name].read_bytes() for name in sorted(kept)}
+    files = {name: published(name, named[name].read_bytes()) for name in sorted(kept)}
     return files if tokenizer is None else files | tokenizer_files(tokenizer)
 
 

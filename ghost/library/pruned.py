@@ -9,8 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.companions import PROVENANCE
+from ghost.checkpoint.companions import CONFIG, PROVENANCE
 from ghost.checkpoint.families import family_of
+from ghost.checkpoint.fields import with_infinity
+from ghost.checkpoint.files import read_config
 from ghost.checkpoint.writer import write_json
 from ghost.errors import SettingsError
 from ghost.walk import LayerResult
@@ -59,6 +61,7 @@ class Pruned:
             raise SettingsError(f"folder {target} is there already and not empty; give a new one")
         target.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(target, max_shard_size=SHARD)
+        write_json(target / CONFIG, with_infinity(read_config(target)))
         write_json(target / PROVENANCE, dict(self.provenance))
         for name, data in self.companions.items():
             (target / name).parent.mkdir(exist_ok=True, parents=True)
