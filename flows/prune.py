@@ -69,7 +69,7 @@ def _stages(run: Run, page: RunPage) -> dict[str, Any]:
 def _layers(run: Run, log: LayerLog) -> list[PrunedLayer]:
     layers: list[PrunedLayer] = []
     run.progress.start(run.source.layers, len(run.source.mixers))
-    with run.team:
+    with run.computing.team:
         for number in run.source.mixers:
             started = time.perf_counter()
             chain = layers[-1].record.digest if layers else run.pruning.prune_id

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from ghost.checkpoint.source import open_checkpoint
+from ghost.config import DTYPES
+from ghost.evaluation.perplexity import Perplexity, perplexity
 from ghost.mixer import Weights
 from ghost.pruning import Pruning
 from ghost.recovery import Recovered
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 from ghost.stack import Stack
-from ghost.team import Gang, nothing
+from ghost.team import Gang, Team, nothing
 from ghost.walk import Walk
 
 
@@ -68,6 +70,39 @@ class FollowingWalk(Walk):
     def restore_as_led(self, i: int, selection: Selection) -> None:
         """`restore`, with the pruned mixer that rank 0 has, when it is needed."""
         self.restore(i, selection, (lambda: self._gang.lead(nothing)) if self.changes else None)
+
+
+class LedPerplexity:
+    """Perplexities on a text (length,), by rank 0 and the others with it."""
+
+    def __init__(self, team: Team, device: str, dtype: str, tokens: Tensor, window: int) -> None:
+        self._team, self._of = team, (device, dtype, tokens, window)
+        if isinstance(team, Gang):
+            team.begin(FollowingPerplexity, *self._of)
+
+    def perplexity(self, folder: str, progress: Callable[[int], None]) -> Perplexity:
+        """Of the model in a folder; `progress` is called with the tokens just finished."""
+        if isinstance(self._team, Gang):
+            self._team.ask("perplexity", folder)
+        return _perplexity(self._team, self._of, folder, progress)
+
+
+class FollowingPerplexity:
+    """The same by another process than rank 0."""
+
+    def __init__(self, gang: Gang, device: str, dtype: str, tokens: Tensor, window: int) -> None:
+        self._gang, self._of = gang, (str(device_of(gang.rank, torch.device(device).type)), dtype, tokens, window)
+
+    def perplexity(self, folder: str) -> None:
+        _perplexity(self._gang, self._of, folder, None)
+
+
+def _perplexity(
+    team: Team, of: tuple[str, str, Tensor, int], folder: str, progress: Callable[[int], None] | None
+) -> Perplexity:
+    device, dtype, tokens, window = of
+    stack = Stack(open_checkpoint(Path(folder)), torch.device(device), DTYPES[dtype])
+    return perplexity(stack, tokens, window, progress, team)
 
 
 def device_of(rank: int, kind: str) -> torch.device:

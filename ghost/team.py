@@ -45,10 +45,10 @@ class Team:
     def __exit__(self, kind: object, *_: object) -> None:
         pass
 
-    def share(self, batches: Sequence[slice]) -> slice:
-        """The rows of this process: whole batches, as many as any other has or one less."""
+    def share(self, batches: Sequence[T]) -> Sequence[T]:
+        """The batches of this process: as many as any other has, or one less."""
         first, last = (-(-len(batches) * rank // self.size) for rank in (self.rank, self.rank + 1))
-        return slice(batches[first].start, batches[last - 1].stop)
+        return batches[first:last]
 
     def sums(self, parts: Iterable[Tensors]) -> Tensors:
         """The sums of what the batches of all processes come to, in the batches' order; every process has them."""

@@ -67,8 +67,8 @@ class Walk:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
         self.stack, self.tokens_bl, self.settings, self.team = stack, tokens_bl, settings, team
-        self._share = team.share([*batches(*tokens_bl.shape)])
-        self.share_bl = tokens_bl[self._share]
+        own = team.share([*batches(*tokens_bl.shape)])
+        self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if settings.energy is None:
@@ -135,7 +135,7 @@ class Walk:
         assert self._dense is not None
         inputs_blm = torch.cat(list(path.mixer_inputs()))
         own = path.stream, inputs_blm, self._dense.outputs(), torch.arange(len(self.share_bl))
-        pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._share.start)
+        pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._first)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 

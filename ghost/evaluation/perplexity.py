@@ -1,7 +1,7 @@
 """Perplexity by one protocol for every model: the whole text, non-overlapping windows, every token weighs the same."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -13,8 +13,9 @@ from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
 from ghost.evaluation.rows import exp, finite
 from ghost.ssd import STATISTICS
-from ghost.stack import Stack
+from ghost.stack import Head, Stack
 from ghost.stream import batches
+from ghost.team import ALONE, Team
 
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
@@ -47,43 +48,69 @@ class Perplexity:
 
 
 @torch.inference_mode()
-def perplexity(stack: Stack, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None) -> Perplexity:
+def perplexity(
+    stack: Stack,
+    tokens: Tensor,
+    window: int,
+    progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
+) -> Perplexity:
     """Perplexity of a token stream (length,). Window i reads tokens [i W, (i+1) W) and predicts [i W + 1, (i+1) W + 1).
 
-    `progress` is called with the tokens just finished. CorpusError where the text is shorter than one window.
+    `progress` is called with the tokens just finished, those of other processes at the end. CorpusError where the text
+    is shorter than one window.
     """
+    own = team.share(text_batches(tokens, window))
+    nats = float(team.sum(_nlls(stack, own, progress or (lambda done: None))))
+    predicted = len(tokens) - 1
+    if progress and (elsewhere := predicted - sum(map(_predicted, own))):
+        progress(elsewhere)
+    nll = nats / predicted
+    return Perplexity(exp(nll), nll, predicted, window)
+
+
+def text_batches(tokens: Tensor, window: int) -> list[Tensor]:
+    """Windows with their targets, (rows, window + 1), a batch at a time; the rest of the text is a last, shorter row.
+    CorpusError as `perplexity` has it."""
     if len(tokens) < window + 1:
         raise CorpusError(
             f"the evaluation text has {len(tokens)} tokens, shorter than one window of {window} and its last target; "
             f"give a longer text, or --window {max(2, len(tokens) - 1)} or less"
         )
-    total = torch.zeros((), dtype=STATISTICS)
-    for sweep in _sweeps(tokens, window):
-        total += _nll_of(stack, sweep).cpu()
-        if progress:
-            progress(sweep[:, 1:].numel())
-    predicted = len(tokens) - 1
-    nll = total.item() / predicted
-    return Perplexity(exp(nll), nll, predicted, window)
-
-
-def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
-    """Windows with their targets, (rows, window + 1); the rest of the text is a last, shorter row."""
     whole = (len(tokens) - 1) // window
     rows = tokens.unfold(0, window + 1, window)[:whole]
-    yield from rows.split(max(1, TOKENS_PER_SWEEP // window))
-    if (rest := tokens[whole * window :]).numel() > 1:
-        yield rest.unsqueeze(0)
+    rest = tokens[whole * window :]
+    return [*(rows[part] for part in batches(whole, window)), *([rest.unsqueeze(0)] if len(rest) > 1 else [])]
 
 
-def _nll_of(stack: Stack, rows_bl: Tensor) -> Tensor:
-    """Summed negative log-likelihood, float64."""
-    hidden_blm, total = stack.run(rows_bl[:, :-1]).hidden_blm, torch.zeros((), dtype=STATISTICS, device=stack.device)
-    with stack.head() as logits:
-        for part in batches(*hidden_blm.shape[:2]):
-            targets_t = rows_bl[part, 1:].flatten().long().to(stack.device)
-            hidden_1tm = hidden_blm[part].flatten(0, 1)[None]
-            for some in within_logit_bytes(slice(0, len(targets_t)), 1, stack.checkpoint.vocab_size):
-                logits_tv = logits(hidden_1tm[:, some])[0]
-                total += F.cross_entropy(logits_tv, targets_t[some], reduction="sum").to(STATISTICS)
+def _predicted(rows_bl: Tensor) -> int:
+    return rows_bl[:, 1:].numel()
+
+
+def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]) -> Iterator[Tensor]:
+    """Summed negative log-likelihood of each batch, float64."""
+    for sweep in _sweeps(parts):
+        hidden_blm = stack.run(torch.cat([rows_bl[:, :-1] for rows_bl in sweep])).hidden_blm
+        with stack.head() as logits:
+            for rows_bl, part_blm in zip(sweep, hidden_blm.split([len(rows_bl) for rows_bl in sweep]), strict=True):
+                yield _nll_of(logits, stack.checkpoint.vocab_size, rows_bl, part_blm)
+        progress(sum(map(_predicted, sweep)))
+
+
+def _sweeps(parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Batches of sequences as long as each other, about TOKENS_PER_SWEEP tokens."""
+    sweep: list[Tensor] = []
+    for rows_bl in parts:
+        if sweep and (rows_bl.shape[1] != sweep[0].shape[1] or sum(map(_predicted, sweep)) >= TOKENS_PER_SWEEP):
+            yield sweep
+            sweep = []
+        sweep.append(rows_bl)
+    yield sweep
+
+
+def _nll_of(logits: Head, vocab: int, rows_bl: Tensor, hidden_blm: Tensor) -> Tensor:
+    targets_t = rows_bl[:, 1:].flatten().long().to(hidden_blm.device)
+    hidden_1tm, total = hidden_blm.flatten(0, 1)[None], torch.zeros((), dtype=STATISTICS, device=hidden_blm.device)
+    for some in within_logit_bytes(slice(0, len(targets_t)), 1, vocab):
+        total += F.cross_entropy(logits(hidden_1tm[:, some])[0], targets_t[some], reduction="sum").to(STATISTICS)
     return total

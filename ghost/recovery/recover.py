@@ -50,10 +50,9 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
 
     mixers, scores, start = {NONE: dict(pruned)}, dict[str, float](), dict(pruned)
     if refit:
+        # what is not fitted stays as it is
         unrounded = dense.with_mixer({name: t.to(pairs.stack.device) for name, t in pruned.items()})
-        mixers[FIT] = team.lead(
-            lambda: _as_stored(fit(unrounded, dense, *every, seed), pruned)
-        )  # the rest stays as it is
+        mixers[FIT] = team.lead(lambda: _as_stored(fit(unrounded, dense, *every, seed), pruned))
         scores = judge(mixers)
         start = mixers[min(scores, key=scores.__getitem__)]
     ridges = {

@@ -7,7 +7,6 @@ gone. Tasks of lm-eval go the same way (`tasks.run.benchmark_process`).
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ghost.errors import EvaluationError, GhostError
+from tasks.run.child import end_group, end_with_the_run, environment, how_it_ended
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
     from torch import Tensor
 
     from ghost.evaluation.perplexity import Perplexity
 
-STDERR_TAIL = 4096
-"""Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
-TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
-"""What torchrun tells the processes that it starts; libraries go by it."""
 LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
 
@@ -42,6 +37,8 @@ class Job:
     device: str
     dtype: str
     threads: int
+    """Of each process."""
+    processes: int = 1
 
 
 class Evaluator(Protocol):
@@ -100,17 +97,6 @@ def _started(
             end_group(process.pid)
 
 
-def environment(**more: str) -> dict[str, str]:
-    """For a process that has the modules of this one, and is none of those that torchrun started."""
-    kept = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
-    return kept | {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)} | more
-
-
-def end_group(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter where only a zombie is left
-        os.killpg(group, signal.SIGKILL)
-
-
 @contextmanager
 def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
     """End the process after so many seconds; the event tells whether it came to that."""
@@ -150,14 +136,6 @@ def _death(code: int, log: IO[bytes]) -> str:
     return f"the evaluation's process {how_it_ended(code, log)}; see that it has enough memory"
 
 
-def how_it_ended(code: int, log: IO[bytes]) -> str:
-    """What ended a process, and the last line that it wrote to stderr."""
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    log.seek(max(0, log.seek(0, os.SEEK_END) - STDERR_TAIL))
-    last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-    return f"{how} ({last})" if last else how
-
-
 def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
     """The evaluating process: answers with the scores of the job, its first argument; tells of progress meanwhile."""
     threading.Thread(target=end_with_the_run, daemon=True).start()
@@ -171,12 +149,6 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
         answer(scores=scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done)))
     except GhostError as error:
         answer(refused=str(error))
-
-
-def end_with_the_run() -> None:
-    """End this process and its group when stdin ends, which is when the one that started it does."""
-    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
-    os.killpg(0, signal.SIGKILL)
 
 
 def _answered(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
@@ -193,18 +165,18 @@ def _tokens(descriptor: int) -> "Tensor":
 
 
 def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
-    """Of each of the job's models by name, computed in this process."""
+    """Of each of the job's models by name, computed in this process, and in others beside it."""
     import torch
 
-    from ghost.checkpoint.source import open_checkpoint
-    from ghost.config import DTYPES
-    from ghost.evaluation.perplexity import perplexity
-    from ghost.stack import Stack
+    from ghost.evaluation.perplexity import text_batches
+    from ghost.following import LedPerplexity
+    from tasks.run.processes import hire
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
-    for name, folder in job.models.items():
-        stack = Stack(open_checkpoint(Path(folder)), torch.device(job.device), DTYPES[job.dtype])
-        yield name, perplexity(stack, tokens, job.window, progress)
+    with hire(min(job.processes, len(text_batches(tokens, job.window))), job.threads) as team:
+        measured = LedPerplexity(team, job.device, job.dtype, tokens, job.window)
+        for name, folder in job.models.items():
+            yield name, measured.perplexity(folder, progress)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.run.evaluation_process import end_with_the_run
+from tasks.run.child import end_with_the_run
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
     from torch._C._distributed_c10d import Store

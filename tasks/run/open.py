@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,10 +33,18 @@ from ghost.walk import Walk, check_source
 from tasks.progress import SILENT, Progress
 from tasks.run.evaluation_process import Evaluator, evaluate_apart
 from tasks.run.out import check_out
-from tasks.run.processes import hire, join, processes_for, torchrun_processes
+from tasks.run.processes import hire, join, processes_for, threads_each, torchrun_processes
 from tasks.staging import local
 from tasks.tables import token_columns
 from tasks.wording import display_name
+
+
+class Computing(NamedTuple):
+    """How many processes compute, on how many threads each; and those of them that walk through the layers."""
+
+    processes: int
+    threads: int
+    team: Team
 
 
 class Run:
@@ -62,13 +70,13 @@ class Run:
         benchmarks: BenchmarkList,
         progress: Progress,
         warnings: list[str],
-        team: Team,
+        computing: Computing,
     ) -> None:
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.stack = Stack(source, *_computed_on(settings))
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
-        self.team = team
-        self.walk = _walk(self.stack, calibration_bl, settings, team)
+        self.computing = computing
+        self.walk = _walk(self.stack, calibration_bl, settings, computing.team)
         self.progress, self.warnings = progress, warnings
         self.prune_determinants = _prune_determinants(self)
         self.pruning = PruningKeys.of(identity(self.prune_determinants))
@@ -82,7 +90,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     Raises GhostError or ArtifactError for whatever is wrong with them."""
     computed_on = _computed_on(settings)
     joined = torchrun_processes(settings) if joins else 1
-    processes = processes_for(settings, computed_on[0])
+    processes = joined if joined > 1 else processes_for(settings, computed_on[0])
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     check_source(source, settings)
@@ -102,8 +110,10 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     warnings += [*unread, *dominant_token(text, words, "evaluation")]
     store = open_store(settings.store)
     useful = len([*batches(*calibration_bl.shape)])
-    team = join(min(joined, useful)) if joined > 1 else hire(min(processes, useful))
-    run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings, team)
+    threads = threads_each(processes)
+    team = join(min(joined, useful)) if joined > 1 else hire(min(processes, useful), threads)
+    computing = Computing(processes, threads, team)
+    run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings, computing)
     check_out(settings.out, run.keys.run_id)
     return run
 

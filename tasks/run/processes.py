@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from ghost.errors import ProcessError, SettingsError
 from ghost.settings import RunSettings
 from ghost.team import ALONE, PATIENCE, Gang, Team
-from tasks.run.evaluation_process import end_group, environment, how_it_ended
+from tasks.run.child import end_group, environment, how_it_ended
 
 HOST = "127.0.0.1"
 MEMBERS, REASON = "members", "reason"
@@ -65,14 +65,15 @@ def torchrun_processes(settings: RunSettings) -> int:
 
 
 def threads_each(processes: int) -> int:
-    """Threads that each process computes on: its part of the cores, or as OMP_NUM_THREADS says."""
+    """Threads that each process computes on: its part of the cores, or as OMP_NUM_THREADS says, as under torchrun."""
     threads = torch.get_num_threads()
     return threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // processes)
 
 
-def hire(processes: int) -> Team:
-    """A team of so many processes of this machine, led by this one, which starts the others when it begins."""
-    return Gang(0, processes, Hired(processes)) if processes > 1 else ALONE
+def hire(processes: int, threads: int) -> Team:
+    """A team of so many processes of this machine, each on so many threads, led by this one, which starts the others
+    when it begins."""
+    return Gang(0, processes, Hired(processes, threads)) if processes > 1 else ALONE
 
 
 def join(members: int) -> Team:
@@ -105,13 +106,13 @@ class Joined:
 class Hired:
     """The meeting of processes that this one starts. They end with it, however it ends."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self._threads = size, torch.get_num_threads()
+    def __init__(self, size: int, threads: int) -> None:
+        self._size, self._threads, self._threads_before = size, threads, torch.get_num_threads()
         self._started: Started = {}
         self._ended = threading.Event()
 
     def meet(self) -> Store:
-        torch.set_num_threads(threads_each(self._size))
+        torch.set_num_threads(self._threads)
         self._store = _open_store()
         self._store.set(MEMBERS, str(self._size))
         for rank in range(1, self._size):
@@ -133,7 +134,7 @@ class Hired:
             process.communicate()
             log.close()
         self._started = {}
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._threads_before)
 
     def _reason(self) -> str | None:
         if self._store.check([REASON]):
