@@ -17,6 +17,7 @@ from flows.summary import as_markdown, headline
 from ghost.errors import SettingsError
 from ghost.settings import RunSettings
 from tasks.run.evaluation import evaluate
+from tasks.run.events import run_resumed
 from tasks.run.export import export_checkpoint
 from tasks.run.finish import finish
 from tasks.run.layer_log import LayerLog
@@ -53,6 +54,7 @@ ghost = ghost_flow()
 
 def _stages(run: Run, page: RunPage) -> dict[str, Any]:
     """Every stage in order; each is given what the ones before it found."""
+    run_resumed(run)
     records = write_records(run)
     layers = _layers(run, LayerLog(run, page))
     exported = export_checkpoint(run, layers).result()

@@ -24,7 +24,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.events import Event
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter, EventResourceFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.cli import CycloptsCliRunner
 
@@ -38,9 +39,12 @@ IMPATIENT = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.3",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
 }
-"""By default a queued run looks for its slot every 30 s, and a worker for its runs every 10 s. Leases as docs/deploy.md
-advises: kept in memory they go with the server, and Prefect then ends the runs that held them."""
+"""By default a queued run looks for its slot every 30 s, a worker for its runs every 10 s, and a server writes events
+and looks for what has not happened every 5 s. Leases as docs/deploy.md advises: kept in memory they go with the server,
+and Prefect then ends the runs that held them."""
 UNTRACKED = ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")
 LOOK_SECONDS = 0.3
 """Between two looks at the server, each of which it has some 20 ms of work with."""
@@ -207,6 +211,22 @@ def _executed(run: FlowRun) -> EventFilter:
     """Events up to now by which workers say that they are through with the run."""
     of_run = EventAnyResourceFilter(id=[f"prefect.flow-run.{run.id}"])
     return EventFilter(event=EventNameFilter(name=["prefect.worker.executed-flow-run"]), any_resource=of_run)
+
+
+def events(api: str, name: str, resource: str, timeout: float = 60) -> list[Event]:
+    """What the server has been told under this name about a resource, once there is something."""
+    deadline = time.monotonic() + timeout
+    with client(api) as opened:
+        while not (found := opened.read_events(_about(name, resource), limit=50).events):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {name} of {resource} after {timeout} s")
+            time.sleep(LOOK_SECONDS)
+    return list(found)
+
+
+def _about(name: str, resource: str) -> EventFilter:
+    """Events up to now of this name and resource."""
+    return EventFilter(event=EventNameFilter(name=[name]), resource=EventResourceFilter(id=[resource]))
 
 
 def run_and_wait(api: str, deployment: str, parameters: dict[str, Any], timeout: float = 300) -> FlowRun:

@@ -23,12 +23,14 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from artifacts.keys import RunKeys
 from artifacts.store import open_store
+from tasks.run.events import RESUMED
 from tasks.stored_run import StoredRun
 from tests.chaos import Bench
 from tests.pipeline import (
     ROOT,
     by_readme,
     client,
+    events,
     flow_processes,
     kill,
     prefect,
@@ -80,7 +82,10 @@ def test_the_deployments_are_there_with_pool_limit_and_schedule(pipeline: Pipeli
     with client(pipeline.api) as opened:
         names = (NAME, "ghost-watch/nightly", SWEEP)
         prune, nightly, sweep = (opened.read_deployment_by_name(name) for name in names)
+        queues = {queue.name: queue.priority for queue in opened.read_work_queues(work_pool_name="gpu")}
     assert [prune.work_pool_name, nightly.work_pool_name, sweep.work_pool_name] == ["gpu"] * 3
+    assert [prune.work_queue_name, nightly.work_queue_name, sweep.work_queue_name] == ["default", "default", "sweeps"]
+    assert queues == {"default": 1, "sweeps": 2}
     limit, options = prune.global_concurrency_limit, prune.concurrency_options
     assert limit and limit.limit == 1 and options and options.collision_strategy == "ENQUEUE"
     assert prune.job_variables == {"env": {"GHOST_STORE": str(pipeline.store), "GHOST_DEVICE": "cpu"}}
@@ -167,6 +172,8 @@ def test_a_killed_run_is_retried_and_resumes(pipeline: Pipeline) -> None:
     assert wait_for(pipeline.api, run, "Completed", "Failed").state_name == "Completed"
     assert started[0] not in unfinished(pipeline.store)
     assert task_states(pipeline.api, run)["layer 00: prune"] == "Cached"
+    [resumed] = events(pipeline.api, RESUMED, f"ghost.run.{started[0]}")
+    assert f"prefect.flow-run.{run.id}" in {resource.id for resource in resumed.related}
 
 
 def unfinished(store: Path) -> list[str]:
@@ -188,6 +195,7 @@ def test_a_sweep_has_its_cells_computed_as_runs_of_the_other_deployment(pipeline
         cells = opened.read_flow_runs(flow_run_filter=made)
         prune = opened.read_deployment_by_name(NAME)
     assert [(cell.deployment_id, cell.state_name) for cell in cells] == [(prune.id, "Completed")] * 2
+    assert {cell.work_queue_name for cell in cells} == {"sweeps"}
     [table] = pipeline.store.glob("sweeps/*/cells.parquet")
     rows = pq.read_table(table).to_pylist()
     assert [(row["method"], row["error"]) for row in rows] == [("magnitude", None), ("random", None)]
@@ -204,7 +212,7 @@ def test_a_sweep_computes_what_no_worker_wants(pipeline: Pipeline) -> None:
     assert run.state and run.state.name == "Completed", run.state
     with client(pipeline.api) as opened:
         runs = opened.read_flow_runs(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["idle"])))
-    assert [made.state_name for made in runs] == ["Cancelled"]
+    assert [(made.state_name, made.work_queue_name) for made in runs] == [("Cancelled", "default")]
 
 
 def sweep_parameters(pipeline: Pipeline, **axes: Any) -> dict[str, Any]:

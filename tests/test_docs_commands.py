@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import typer
 
 from flows import cli
-from ghost.calibration.corpus import COLON
+from ghost.calibration.hub import COLON
 from tests.datasets_stub import datasets_stub
 
 ROOT = Path(__file__).parent.parent
@@ -26,8 +27,10 @@ PLACEHOLDERS = {"options of ghost run": "", "N": "3", "NAME,...": "default"}
 DATASET = re.compile(r"hf:[\w.-]+(?:/[\w.-]+)?:[\w.-]*:[\w.%+:\[\]-]+?:[\w-]*(?![\w:\[\]%])")
 COUNT_ROWS = """
 import sys
-from ghost.calibration.corpus import read_text
-print(*(read_text(spec, "calibration").count(" ") for spec in sys.argv[1:]))
+from ghost.calibration.corpus import Corpus
+whole, *specs = sys.argv[1:]
+texts = ("".join(Corpus(spec, "calibration", whole=whole == "whole").parts()) for spec in specs)
+print(*(text.count(" ") for text in texts))
 """
 CARD = """---
 configs:
@@ -105,9 +108,10 @@ def test_documented_data_sets_are_loaded_by_the_pinned_library_as_they_stand(tmp
     with datasets_stub({"Salesforce/wikitext": folder, "wikitext": folder}) as (endpoint, _):
         env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
         env |= {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
-        for wanted, code in ((specs, 0), (["hf:wikitext:wikitext-2-raw-v1:train:text"], 1)):
+        gone = ["hf:wikitext:wikitext-2-raw-v1:train:text"]
+        for how, (wanted, code) in product(("streamed", "whole"), ((specs, 0), (gone, 1))):
             ended = subprocess.run(
-                [sys.executable, "-c", COUNT_ROWS, *wanted], env=env, capture_output=True, text=True, timeout=120
+                [sys.executable, "-c", COUNT_ROWS, how, *wanted], env=env, capture_output=True, text=True, timeout=120
             )
             assert ended.returncode == code, ended.stderr
             rows = [200 if "[" not in spec else 2 for spec in wanted] if code == 0 else []

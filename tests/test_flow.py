@@ -1,6 +1,7 @@
 """The flow in process, against a real Prefect server: states, artifacts, damage, partial layers, options."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_EVENTS_MAXIMUM_SIZE_BYTES, temporary_settings
 
+from artifacts.publish import published
+from ghost.errors import QualityGateError
+from tasks.run.events import FIGURES, GATE_FAILED, PUBLISHED, RESUMED
 from tests.chaos import Bench, contents, served_by
 from tests.models import make_native
+from tests.pipeline import events
 
 STAGES = ("calibrate", "score", "prune")
 
@@ -104,6 +110,48 @@ def test_statistics_of_another_chain_are_not_used(bench: Bench, tmp_path: Path) 
     run(bench, store)
     assert last_run_tasks(bench)["layer 02: calibrate"] == "Completed"
     assert contents(store) == expected
+
+
+Finished = tuple[Path, dict[str, Any]]
+
+
+def test_a_checkpoint_is_announced_when_it_is_published(bench: Bench, finished: Finished, tmp_path: Path) -> None:
+    (store, result), out = finished, str(tmp_path / "out")
+    for _ in range(2):
+        run(bench, store, out=out, recipe="half@1")
+    [event] = events(bench.api, PUBLISHED, f"ghost.checkpoint.{result['run_id']}")
+    assert (event.resource["ghost.method"], event.resource["ghost.recipe"]) == ("ghost", "half@1")
+    assert event.payload["place"] == out
+    assert {name: event.payload[name] for name in FIGURES} == {name: result[name] for name in FIGURES}
+    related = {resource.role: resource.id for resource in event.related}
+    assert related["run"] == f"ghost.run.{result['run_id']}" and related["model"].startswith("ghost.model.")
+    assert related["flow-run"].startswith("prefect.flow-run.")
+
+
+def test_a_failed_gate_is_announced_with_what_was_exceeded(bench: Bench, finished: Finished, tmp_path: Path) -> None:
+    store, result = finished
+    for _ in range(2):
+        with pytest.raises(QualityGateError) as failed:
+            run(bench, store, out=str(tmp_path / "out"), max_perplexity=1.5)
+    [event] = events(bench.api, GATE_FAILED, f"ghost.run.{result['run_id']}")
+    assert str(failed.value).startswith(f"quality gate: {event.payload['exceeded'][0]}; ")
+    assert event.payload["kept"] == result["checkpoint"]
+
+
+def test_a_start_that_goes_on_from_a_part_is_announced(bench: Bench, finished: Finished, tmp_path: Path) -> None:
+    store, run_id = shutil.copytree(finished[0], tmp_path / "store"), finished[1]["run_id"]
+    run(bench, store)  # of a run that is there to the end, this is no resumption
+    for name in ("manifest.json", "layers/002/layer.json"):
+        one_of(store, run_id, name).unlink()
+    run(bench, store)
+    [event] = events(bench.api, RESUMED, f"ghost.run.{run_id}")
+    assert (event.payload["layers_done"], event.payload["layers"]) == (2, 3)
+
+
+def test_an_event_that_cannot_be_sent_is_no_harm(bench: Bench, finished: Finished, tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_EVENTS_MAXIMUM_SIZE_BYTES: 3000}):  # Prefect's own, of tasks, are of 400
+        result = run(bench, finished[0], out=str(tmp_path / "out"), recipe="x" * 3000)
+    assert published(result["checkpoint"])
 
 
 @pytest.mark.parametrize(

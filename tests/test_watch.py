@@ -8,6 +8,7 @@ from contextvars import copy_context
 from datetime import datetime, timedelta
 
 import pytest
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Crashed, Failed, Running
 
@@ -15,8 +16,8 @@ from artifacts.publish import published
 from ghost.errors import SettingsError
 from tasks.watch import attempts
 from tests.models import make_model, text
-from tests.pipeline import deploy, served, wait_for, worker
-from tests.watched import House, reasons, scheduled, wait_until
+from tests.pipeline import client, deploy, prefect, served, wait_for, worker
+from tests.watched import House, automated, listening, reasons, scheduled, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,41 @@ def test_a_heartbeat_is_a_sign_of_life(house: House, monkeypatch: pytest.MonkeyP
         assert reasons(watched.look(), "skipped")["a"].startswith("being compressed: run ")
         assert [str(run.state_name) for run in watched.runs()] == ["Running"]
         watched.abandon()
+
+
+def test_a_server_ends_a_run_without_heartbeats_and_looks_when_an_event_comes(house: House) -> None:
+    """Both in one: a server takes 10 s at least to miss a heartbeat."""
+    with house.watched("automated") as watched, automated(house, silence=10):
+        watched.drop("one", "a")
+        watched.look()
+        watched.put(watched.runs()[0], Running())
+        watched.beat(watched.runs()[0])
+        arrived(house)  # nobody watches yet
+        prefect(house.api, "deploy", "-n", "nightly", env={"GHOST_RECIPE": watched.recipe})
+        for _ in range(3):
+            arrived(house)
+        wait_until(lambda: looks(house))
+        [dead] = [wait_for(house.api, run, timeout=60) for run in watched.runs()]
+        prefect(house.api, "deploy", "-n", "nightly")
+        [look] = looks(house)
+        watched.put(look, Cancelled())
+    assert look.parameters["recipe"] == watched.recipe
+    assert look.expected_start_time and look.created
+    assert timedelta(seconds=50) < look.expected_start_time - look.created < timedelta(seconds=70)
+    assert dead.state is not None and dead.state.is_crashed()
+    assert str(dead.state.message).startswith("no heartbeat for 10 minutes")
+
+
+def arrived(house: House) -> None:
+    prefect(house.api, "event", "emit", "ghost.checkpoint.arrived", "--resource-id", "ghost.source.new")
+
+
+def looks(house: House) -> list[FlowRun]:
+    """The looks that events have asked for."""
+    with client(house.api) as opened:
+        nightly = DeploymentFilter(name=DeploymentFilterName(any_=["nightly"]))
+        runs = opened.read_flow_runs(deployment_filter=nightly)
+    return [run for run in runs if run.created_by and run.created_by.type == "AUTOMATION"]
 
 
 def entered(run: FlowRun) -> datetime:
@@ -193,13 +229,20 @@ def test_each_new_checkpoint_is_compressed_exactly_once_on_a_schedule(working: H
         assert (published(target) or {})["recipe"] == last[0]["recipe"]
 
 
-def test_what_the_gate_stops_is_not_published_and_is_left_with_its_figures(working: House) -> None:
-    with working.watched("strict", gate={"max_perplexity": 1.5}) as watched:
+def test_what_the_gate_stops_is_not_published_and_somebody_is_told(working: House) -> None:
+    with (
+        working.watched("strict", gate={"max_perplexity": 1.5}) as watched,
+        listening() as (address, posted),
+        automated(working, notify=address),
+    ):
         watched.drop("one", "a")
         watched.look()
         wait_for(working.api, watched.runs()[0])
         report = watched.look()
-        assert reasons(report, "given up")["a"].startswith("quality gate: perplexity ")
-        assert "--max-perplexity" in reasons(report, "given up")["a"]
-        assert watched.published() == []
-        assert len(watched.runs()) == 1
+        why = reasons(report, "given up")["a"]
+        told = json.loads(posted.get(timeout=60))["text"]
+    assert why.startswith("quality gate: perplexity ") and "--max-perplexity" in why
+    assert watched.published() == []
+    assert len(watched.runs()) == 1
+    exceeded = why.removeprefix("quality gate: ").partition(";")[0]
+    assert told.startswith("ghost: a quality gate failed: one: ghost at 0.5 (run ") and exceeded in told

@@ -1,16 +1,20 @@
 """Sources that are watched by a recipe, for tests against a real server."""
 
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import yaml
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -21,7 +25,7 @@ from artifacts.publish import published
 from flows.watch import ghost_watch
 from tasks.watch.recipe import read_recipe
 from tests.chaos import served_by
-from tests.pipeline import client
+from tests.pipeline import ROOT, client, prefect
 
 SIZES = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
 
@@ -92,6 +96,9 @@ class Watched:
             "event": "prefect.flow-run.heartbeat",
             "occurred": datetime.now(UTC).isoformat(),
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+            "related": [
+                {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in run.tags
+            ],
         }
         with client(self.house.api) as opened:
             opened._client.post("/events", json=[event]).raise_for_status()
@@ -102,6 +109,45 @@ class Watched:
         """End what no worker took, so that none will."""
         for run in self.runs():
             self.put(run, Cancelled())
+
+
+@contextmanager
+def automated(house: House, notify: str = "http://127.0.0.1:9/", silence: int = 600) -> Iterator[None]:
+    """The automations of deploy/automations.yaml, by the commands of docs/operations.md, with messages to `notify`, and
+    runs taken for dead after so many seconds of `silence`, 10 at least."""
+    hook = {"name": "ghost", "url": notify, "json_data": {"text": "{{subject}}: {{body}}"}}
+    with served_by(house.api):
+        made = CustomWebhookNotificationBlock.model_validate(hook).save("ghost-alerts", overwrite=True)
+    file, text = house.folder / "automations.yaml", (ROOT / "deploy/automations.yaml").read_text()
+    file.write_text(text.replace("NOTIFICATION_BLOCK", str(made)).replace("within: 600", f"within: {silence}"))
+    prefect(house.api, "automation", "create", "--from-file", str(file))
+    try:
+        yield
+    finally:
+        for name in ("ghost-silent-runs", "ghost-failed-gates"):
+            prefect(house.api, "automation", "delete", name)
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, "Queue[str]"]]:
+    """An HTTP address, and what is posted to it."""
+    posted: Queue[str] = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", posted
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager

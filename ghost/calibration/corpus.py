@@ -1,14 +1,25 @@
 """Texts to calibrate and to evaluate on: the embedded corpus, local files, or hub datasets."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ghost.calibration import stdlib
-from ghost.calibration.files import BOM, FORMS, Row, json_rows, local_path, no_column, parquet_rows, text_blocks
-from ghost.errors import CorpusError, reason
+from ghost.calibration.files import (
+    BLOCK,
+    BOM,
+    FORMS,
+    Row,
+    json_rows,
+    kind_of,
+    local_path,
+    no_column,
+    parquet_rows,
+    text_blocks,
+)
+from ghost.calibration.hub import hub_rows
+from ghost.errors import CorpusError
 
 SEPARATOR = "\n\n"
 Split = Literal["calibration", "evaluation"]
@@ -16,28 +27,30 @@ LONGEST_NAME = 100
 PATIENCE = 1000
 """Rows of a JSON lines file that may lack the column before it is taken to be another one's name."""
 FIRST_PLACES = 5
-COLON = re.compile(r":(?![^\[\]]*\])")
-"""Between the parts of a hub dataset's address; that of a slice, as in train[:1%], is none."""
 
 
 class Corpus:
     """A text as a stream. `parts` reads it from the start; `warnings` then says in sentences what was left out of it.
 
-    CorpusError, at once or on the way, where there is no such text or nothing in it.
+    Of files no more is read than is asked for; of a hub dataset neither, unless it is to be read `whole`, which
+    `datasets` then downloads and keeps. CorpusError, at once or on the way, where there is no such text or nothing in
+    it.
     """
 
-    def __init__(self, spec: str, split: Split) -> None:
+    def __init__(self, spec: str, split: Split, *, whole: bool = True) -> None:
         self.name = shortened(spec)
         self._rows: tuple[str, int, list[int]] = "row", 0, []
-        self._stream = self._open(spec, split)
+        self._stream = self._open(spec, split, whole)
 
     def parts(self) -> Iterator[str]:
         """Pieces which make up the whole text; documents or rows are joined by an empty line. To be called once."""
         blank = True
-        for part in self._stream:
-            self._check_unicode(part)
-            blank = blank and not part.strip()
-            yield part
+        for text in self._stream:
+            for start in range(0, len(text), BLOCK):
+                part = text[start : start + BLOCK]
+                self._check_unicode(part)
+                blank = blank and not part.strip()
+                yield part
         if blank:
             raise CorpusError(f"corpus {self.name} is empty; give a text with some content")
 
@@ -50,24 +63,25 @@ class Corpus:
         rows = f"{count:,} rows have" if count > 1 else "1 row has"
         return [f"{rows} no text (null, or without the column) and went unread: {unit} {places}"]
 
-    def _open(self, spec: str, split: Split) -> Iterator[str]:
+    def _open(self, spec: str, split: Split, whole: bool) -> Iterator[str]:
         if spec == "stdlib":
             return joined(text for _, text in stdlib.documents(split))
         if spec.startswith("hf:"):
-            return joined(self._texts(_hub_rows(spec), "row"))
+            return joined(self._texts(hub_rows(spec, whole), "row"))
         path, column = path_and_column(spec)
         if not os.path.isfile(path):
-            raise CorpusError(f"corpus {self.name}: no such file; {FORMS}")
-        match path.suffix:
+            what = "is a folder, not a file" if os.path.isdir(path) else "no such file"
+            raise CorpusError(f"corpus {self.name}: {what}; {FORMS}")
+        match kind_of(path):
             case ".txt":
                 return text_blocks(path)
             case ".jsonl":
                 return joined(self._texts(_json_column(path, column), "line"))
             case ".parquet":
                 return joined(self._texts(parquet_rows(path, column), "row"))
-            case suffix:
+            case kind:
                 raise CorpusError(
-                    f"corpus {spec}: a {suffix or 'nameless'} file is not a text that ghost reads; {FORMS}"
+                    f"corpus {self.name}: a {kind or 'nameless'} file is not a text that ghost reads; {FORMS}"
                 )
 
     def _texts(self, rows: Iterator[Row], unit: str) -> Iterator[str]:
@@ -104,7 +118,9 @@ def read_text(spec: str, split: Split) -> str:
 def joined(texts: Iterable[str]) -> Iterator[str]:
     """Documents or rows as one text, piece by piece: an empty line between them, no byte order mark before any."""
     for number, text in enumerate(texts):
-        yield (SEPARATOR if number else "") + text.removeprefix(BOM)
+        if number:
+            yield SEPARATOR
+        yield text.removeprefix(BOM)
 
 
 def shortened(spec: str) -> str:
@@ -133,24 +149,3 @@ def _json_column(path: Path, column: str) -> Iterator[Row]:
         yield number, row.get(column)
     if columns and not found:
         raise no_column(path, column, list(columns))
-
-
-def _hub_rows(spec: str) -> Iterator[Row]:
-    """`hf:dataset:config:split:column`; config and column may be empty (default, text), the split may be a slice, as in
-    train[:1%]. A folder works as a dataset."""
-    parts = COLON.split(spec)
-    if len(parts) != 5 or not parts[1] or not parts[3]:
-        raise CorpusError(f"corpus {shortened(spec)} has {len(parts) - 1} parts after hf; {FORMS}")
-    _, name, config, split, column = parts
-    from datasets import load_dataset
-
-    try:
-        rows: Any = load_dataset(name, config or None, split=split)
-    except Exception as error:
-        raise CorpusError(
-            f"corpus {spec} can't be loaded as a dataset ({reason(error)}); check name, config and split"
-        ) from None
-    column = column or "text"
-    if column not in (rows.column_names or []):
-        raise no_column(spec, column, rows.column_names or [])
-    yield from enumerate(rows[column], start=1)

@@ -1,20 +1,29 @@
 """Text out of files, piece by piece, so that a file of any size takes the memory of a piece."""
 
 import codecs
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
-from itertools import chain
+from contextlib import contextmanager
+from io import BufferedReader
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ghost.errors import CorpusError
+from ghost.errors import CorpusError, reason
 
 FORMS = "give stdlib, a .txt, .jsonl or .parquet path (path:column), or hf:dataset:config:split:column"
+GZIPPED = ".gz"
+"""Ending of texts and JSON lines that are compressed."""
 BLOCK = 1 << 20
 """Bytes of a text file that are read at once."""
 HEAD = 1 << 16
 """Bytes in which a file that is no text shows a zero."""
+LONGEST_LINE = 1 << 27
+"""Bytes of a line of JSON: a file of one long array is refused before it fills the memory. A line takes about twice its
+size while it is read."""
 BATCH_ROWS = 256
 BOM = "\ufeff"
 """What some editors put before UTF-8; no part of the text."""
@@ -27,10 +36,26 @@ def local_path(spec: str) -> Path:
     return Path(os.path.expanduser(spec))
 
 
+def kind_of(path: Path) -> str:
+    """The ending that says what a file is, in small letters and beneath any compression."""
+    plain = path.with_suffix("") if path.suffix.lower() == GZIPPED else path
+    return plain.suffix.lower()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """The bytes of a file, decompressed. CorpusError where it can't be read."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == GZIPPED else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"corpus {path} can't be read ({reason(error)}); mend the file or its permissions") from None
+
+
 def text_blocks(path: Path) -> Iterator[str]:
     """A UTF-8 text in blocks, without its byte order mark. CorpusError where it is no such text."""
     decoder, done = codecs.getincrementaldecoder("utf-8-sig")(), 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while True:
             data, pending = file.read(BLOCK), len(decoder.getstate()[0])
             if not done and b"\0" in data[:HEAD]:
@@ -48,11 +73,20 @@ def text_blocks(path: Path) -> Iterator[str]:
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines with the numbers of their lines; empty lines count, and give nothing.
 
-    CorpusError where a line is no JSON object.
+    CorpusError where a line is no JSON object, or longer than LONGEST_LINE.
     """
-    with path.open("rb") as file:  # bytes end their lines at \n alone: a JSON string may hold U+2028 and its like
-        for number, line in enumerate(file, start=1):
-            if text := _decoded(line, number, path).strip():
+    with _opened(path) as file:  # bytes end their lines at \n alone: a JSON string may hold U+2028 and its like
+        for number in count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise CorpusError(
+                    f"corpus {path}, line {number} is longer than {LONGEST_LINE:,} bytes; give one JSON object per line"
+                )
+            text = _decoded(line, number, path)
+            del line  # of a long one no more copies than must be
+            if text := text.strip():
                 yield number, _json_object(text, number, path)
 
 
@@ -77,15 +111,15 @@ def _json_object(text: str, number: int, path: Path) -> dict[str, Any]:
     return row
 
 
-def parquet_rows(path: Path, column: str) -> Iterator[Row]:
-    """One column of a Parquet file, of which nothing else is read. CorpusError where there is no such column, or it
-    can't be read."""
+def parquet_rows(path: str | Path, column: str, opened: IO[bytes] | None = None) -> Iterator[Row]:
+    """One column of a Parquet file, of which nothing else is read; of the file that is `opened` already, if it is.
+    CorpusError where there is no such column, or it can't be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # buffered: otherwise a file of one row group would be in memory whole
-        with pq.ParquetFile(path, buffer_size=BLOCK, pre_buffer=False) as file:
+        with pq.ParquetFile(opened or path, buffer_size=BLOCK, pre_buffer=False) as file:
             if column not in file.schema_arrow.names:
                 raise no_column(path, column, file.schema_arrow.names)
             batches = file.iter_batches(BATCH_ROWS, columns=[column])
@@ -93,11 +127,11 @@ def parquet_rows(path: Path, column: str) -> Iterator[Row]:
             for number, scalar in enumerate(scalars, start=1):
                 yield number, _value(scalar, number, path)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CorpusError(f"corpus {path} is not a readable Parquet file ({reason}); write it again") from None
+        what = " ".join(str(error).split())
+        raise CorpusError(f"corpus {path} is not a readable Parquet file ({what}); write it again") from None
 
 
-def _value(scalar: Any, number: int, path: Path) -> Any:
+def _value(scalar: Any, number: int, path: str | Path) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:

@@ -44,7 +44,7 @@ def tokenize(tokenizer: str | Path | Any, text: str | Iterable[str], most: int |
 def read_tokens(tokenizer: Any, spec: str, split: Split, most: int | None = None) -> tuple[Tensor, list[str]]:
     """As `tokenize` gives them, the tokens of a corpus, read no further than that takes; and what should be known of
     them, in sentences."""
-    corpus = Corpus(spec, split)
+    corpus = Corpus(spec, split, whole=most is None)
     tokens = tokenize(tokenizer, corpus.parts(), most)
     return tokens, [f"{split} text: {sentence}" for sentence in corpus.warnings]
 

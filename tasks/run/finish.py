@@ -1,11 +1,13 @@
 """The end of a run: its manifest, and the checkpoint where the user wants it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from artifacts.manifest import write_manifest
-from artifacts.publish import publish
+from artifacts.publish import publish, published
 from ghost.export import PROVENANCE
 from tasks.run.evaluation import Evaluated
+from tasks.run.events import checkpoint_published
 from tasks.run.export import Exported
 from tasks.run.gate import check_gate
 from tasks.run.layers import PrunedLayer
@@ -30,14 +32,22 @@ def finish(
     files = dict(records) | _vouched(run, layers, exported, evaluated) | dict(reported)
     listed = write_manifest(run.store, run.keys, files)
     check_gate(run, evaluated.results)
-    out = run.settings.out
-    if out is None:
+    if run.settings.out is None:
         return run.store.locate(run.keys.checkpoint)
+    return _publish(run, run.settings.out, listed, evaluated)
+
+
+def _publish(run: Run, out: str, listed: Mapping[str, Any], evaluated: Evaluated) -> str:
+    """The checkpoint's files among those that the manifest lists, to `out`. What was whole there already is no news."""
     check_out(out, run.keys.run_id)
     record = {"run_id": run.keys.run_id, "model": display_name(run.settings.model), "recipe": run.settings.recipe}
     top = f"{run.keys.checkpoint}/"
-    published = {key.removeprefix(top): entry for key, entry in listed.items() if key.startswith(top)}
-    return publish(run.store, run.keys.checkpoint, published, out, record, first=PROVENANCE)
+    files = {key.removeprefix(top): entry for key, entry in listed.items() if key.startswith(top)}
+    news = published(out) is None
+    place = publish(run.store, run.keys.checkpoint, files, out, record, first=PROVENANCE)
+    if news:
+        checkpoint_published(run, place, evaluated.results)
+    return place
 
 
 def _vouched(run: Run, layers: Sequence[PrunedLayer], exported: Exported, evaluated: Evaluated) -> dict[str, str]:

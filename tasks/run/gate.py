@@ -6,6 +6,7 @@ from typing import Any
 from ghost.errors import QualityGateError
 from ghost.report.figures import in_form, rise
 from ghost.settings import Gate
+from tasks.run.events import gate_failed
 from tasks.run.open import Run
 
 
@@ -15,6 +16,7 @@ def check_gate(run: Run, results: Mapping[str, Any]) -> None:
     if run.settings.max_task_loss is not None:
         failed += failed_tasks(run.settings.max_task_loss, results["tasks"]["scores"])
     if failed:
+        gate_failed(run, failed, results)
         raise QualityGateError(
             f"quality gate: {' and '.join(failed)}; the checkpoint is kept in "
             f"{run.store.locate(run.keys.checkpoint)} and was not published; give a lower --sparsity or a higher limit"

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -37,7 +38,7 @@ class DeployedCells:
     """The cells that were given to a deployment, until each has ended or is taken back."""
 
     def __init__(self, deployment: str, patience: float) -> None:
-        self._deployment, self._patience = deployment, patience
+        self._deployment, self._queue, self._patience = deployment, _own_queue(deployment), patience
         self._cells: dict[Any, tuple[Cell, str]] = {}
         self._last_sign = time.monotonic()
 
@@ -52,7 +53,8 @@ class DeployedCells:
                 return Outcome(cell=cell, run_id=run.keys.run_id)
             # A key for each time that the sweep is started: what failed before is tried again.
             key = f"ghost-sweep/{flow_run.id}/{flow_run.run_count}/{run.keys.run_id}"
-            given = trigger(self._deployment, cell.settings.model_dump(exclude_none=True), key, ["ghost-sweep"])
+            parameters = cell.settings.model_dump(exclude_none=True)
+            given = trigger(self._deployment, parameters, key, ["ghost-sweep"], self._queue)
         except (GhostError, ArtifactError) as error:
             return failed(cell, error)
         self._cells[given.id] = cell, run.keys.run_id
@@ -90,6 +92,16 @@ class DeployedCells:
                 wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + 100]))
                 found += client.read_flow_runs(flow_run_filter=wanted)
         return found
+
+
+def _own_queue(deployment: str) -> str | None:
+    """The work queue of the sweep itself, where the deployment's runs go to the same pool: its cells have its priority.
+
+    In another pool a queue of that name may be one that no worker looks at.
+    """
+    with get_client(sync_client=True) as client:
+        own, cells = client.read_flow_run(UUID(flow_run.id)), client.read_deployment_by_name(deployment)
+    return own.work_queue_name if own.work_pool_name == cells.work_pool_name else None
 
 
 def _at_work(run: FlowRun) -> bool:

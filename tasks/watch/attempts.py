@@ -65,12 +65,18 @@ def decide(runs: list[FlowRun], max_attempts: int) -> Decision:
     return Decision("trigger", f"attempt {number} of {max_attempts}, the one before: {message}", attempt=number)
 
 
-def trigger(deployment: str, parameters: dict[str, Any], key: str, tags: list[str]) -> FlowRun:
-    """The run of this key: made now, or by whoever was faster. SettingsError where there is no such deployment."""
+def trigger(
+    deployment: str, parameters: dict[str, Any], key: str, tags: list[str], queue: str | None = None
+) -> FlowRun:
+    """The run of this key: made now, or by whoever was faster. SettingsError where there is no such deployment.
+
+    `queue` is a work queue of the deployment's pool, the deployment's own by default.
+    """
     try:
         made: Any = run_deployment(
-            deployment, parameters=parameters, timeout=0, as_subflow=False, idempotency_key=key, tags=tags
-        )
+            deployment, parameters=parameters, timeout=0, as_subflow=False,
+            idempotency_key=key, tags=tags, work_queue_name=queue,
+        )  # fmt: skip
     except ObjectNotFound:
         raise SettingsError(
             f"deployment {deployment} is not on this Prefect server; run `prefect --no-prompt deploy --all` first"
