@@ -77,9 +77,7 @@ def found_by(model: Path, name: str, team: Team) -> str:
         walk.restore(layer, selection, partial(dict, pruned) if walk.changes else None)
         known = [getattr(statistics, field.name) for field in fields(statistics)]
         for found in (*known, selection.saliency_gn, selection.kept_gn, *pruned.values()):
-            total.update(
-                found.contiguous().view(torch.uint8).numpy() if isinstance(found, Tensor) else repr(found).encode()
-            )
+            total.update(save({"": found}) if isinstance(found, Tensor) else repr(found).encode())
     return total.hexdigest()
 
 
