@@ -1,17 +1,22 @@
 """Several processes find what one finds, to the last byte."""
 
 import hashlib
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from safetensors.torch import save
 from torch import Tensor
 
+from ghost.errors import ProcessError
 from ghost.evaluation.perplexity import perplexity
-from ghost.following import LedPerplexity, LedWalk
+from ghost.following import FollowingPerplexity, LedPerplexity, LedWalk
 from ghost.recovery import fit, local
 from ghost.saliency import METHODS
 from ghost.settings import RunSettings
@@ -20,6 +25,7 @@ from ghost.walk import Walk
 from tasks.run.processes import hire
 from tests.hybrids import make_hybrid
 from tests.models import make_model, open_stack, random_tokens
+from tests.processes import running
 
 TOKENS = random_tokens(5, 700)
 """In batches of two windows, so that the last one has a single window."""
@@ -97,3 +103,28 @@ def test_so_does_perplexity(gang: Gang, models: dict[str, Path]) -> None:
     found = [led.perplexity(str(folder), done.append) for folder in models.values()]
     assert found == [perplexity(open_stack(folder), text, 700) for folder in models.values()]
     assert sum(done) == 2 * (len(text) - 1)
+
+
+def test_an_error_of_another_process_is_that_of_the_team() -> None:
+    with hire(3, threads=1) as team, pytest.raises(ProcessError, match=r"process [12] of 3: .*nowhere"):
+        assert isinstance(team, Gang)
+        team.begin(FollowingPerplexity, "cpu", "float32", TOKENS[0], 100)
+        team.ask("perplexity", "/nowhere")
+        team.count([1])
+
+
+def test_a_process_that_dies_stops_one_that_computes_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), hire(2, threads=1) as team:
+            assert isinstance(team, Gang)
+            team.begin(FollowingPerplexity, "cpu", "float32", TOKENS[0], 100)
+            (follower,) = running(os.getpid(), "tasks.run.follower")
+            follower.kill()
+            time.sleep(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err
