@@ -103,7 +103,7 @@ def project(stack: Stack, tokens_bl: Tensor, variant: str, kept: int) -> tuple[l
     """Projections to `kept` directions and Hankel values (g, n), layer by layer."""
     path, projections, hankel = PrunedPath(stack, tokens_bl), [], []
     while path.position < stack.layers:
-        hankel_gn, *turned = balance(*VARIANTS[variant](*path.inputs()))
+        hankel_gn, *turned = balance(*VARIANTS[variant](path.inputs().layer, list(path.inputs())))
         projection = Projection(*(basis_gnn[:, :kept].to(stack.device, stack.dtype) for basis_gnn in turned))
         path.advance(projection)
         projections.append(projection)

@@ -31,7 +31,8 @@ def run(device: str) -> dict[str, Any]:
             "dense forward": lambda: stack.run(tokens_bl),
             "walk": lambda: list(walk(stack, tokens_bl, RunSettings(sparsity=0.5))),
             "transformers' forward": lambda: [
-                stock.backbone(tokens_bl[p].to(device)) for p in batches(*tokens_bl.shape)
+                stock.backbone(tokens_bl[p].to(device))
+                for p in batches(*tokens_bl.shape, batch_tokens=stack.batch_tokens)
             ],
         }
         seconds = medians(contestants, ROUNDS)

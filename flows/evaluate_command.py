@@ -40,6 +40,9 @@ def evaluate(
     tokenizer: Annotated[str | None, typer.Option(help="For a model folder that has none.")] = None,
     device: Annotated[str, typer.Option(help="As for `ghost run`.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens computed at once, as for `ghost run`.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(callback=expand_home, help="Folder for results.json and results.parquet.")
     ] = None,
@@ -57,7 +60,9 @@ def evaluate(
         contexts=contexts, segments=segments, pairs=pairs, distances=distances, samples=samples,
         batch_sizes=batch_sizes, tasks=tasks, limit=limit, allow_code=allow_code, seed=seed,
     )  # fmt: skip
-    opened = open_assessment(plan, checkpoint, against, text=text, tokenizer=tokenizer, device=device, dtype=dtype)
+    opened = open_assessment(
+        plan, checkpoint, against, text=text, tokenizer=tokenizer, device=device, dtype=dtype, batch_tokens=batch_tokens
+    )
     with _Bars() as bars:
         results = measure(opened, bars.advance_part)
     found, about = run_benchmarks(opened)  # lm-eval draws bars of its own

@@ -45,6 +45,7 @@ class PruneOptions(TypedDict, total=False):
     recovery: Literal["none", "lstsq", "fit", "local"]
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
+    batch_tokens: int | None
     seed: int
 
 
@@ -92,12 +93,13 @@ def perplexity(
     window: int = 2048,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    batch_tokens: int | None = None,
 ) -> Perplexity:
     """Perplexity of a model on texts, a corpus, or token ids (length,), by the protocol of `ghost run`.
 
     Windows of `window` tokens, which don't overlap. Raises GhostError as `prune` does.
     """
-    settings = RunSettings.make(window=window, device=device, dtype=dtype)
+    settings = RunSettings.make(window=window, device=device, dtype=dtype, batch_tokens=batch_tokens)
     source = open_model(model)
     tokens = evaluation_tokens(texts, find_tokenizer(tokenizer, source, texts), source)
     return perplexity_of(open_stack(model, source, settings), tokens, settings.window)
@@ -120,6 +122,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """The content of ghost.json, in the form that `ghost verify` reads."""
     computed = {"device": stack.device.type, "dtype": str(stack.dtype).removeprefix("torch.")}
+    computed |= {"batch_tokens": stack.batch_tokens}
     inputs = {"checkpoint": stack.checkpoint.digest, "calibration": digest(tokens_bl)}
     determinants = inputs | settings.part(Pruning).digested() | computed
     kept = kept_channels(stack.layers, {result.layer: result.selection for result in layers})

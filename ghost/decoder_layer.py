@@ -3,9 +3,10 @@
 In the mixer's place sits a slot, which hands out what the mixer is given and returns what ghost makes of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
@@ -57,17 +58,23 @@ class DecoderLayer:
             return given.hidden_blm
         raise AssertionError(f"layer {self.index} has not called its mixer")
 
-    def inputs(self, stream: Stream) -> MixerInputs:
-        """What enters the layer's recurrence."""
-        return mixer_inputs(self.layout, self.mixer, self.mixer_input(stream))
+    def inputs(self, stream: Stream) -> Iterator[MixerInputs]:
+        """What enters the layer's recurrence, in pieces of as many steps as the stream has computed at once: a batch of
+        several sequences is one piece."""
+        return self._pieces(self.mixer_input(stream), stream.steps)
 
-    def mixed(self, inputs: MixerInputs, channels: Channels | None = None) -> Tensor:
-        """The mixer's output (b, l, d_model), with its B and C cut to `channels` (all of them for None)."""
-        B_blgn, C_blgn = inputs.B_blgn, inputs.C_blgn
-        if channels is not None:
-            B_blgn, C_blgn = channels.cut(B_blgn, C_blgn)
-        y_blhp, _ = ssd(inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h)
-        return mixer_output(self.layout, self.mixer, y_blhp, inputs.z)
+    def mixed(self, pieces: Iterable[MixerInputs], channels: Channels | None = None) -> Tensor:
+        """The mixer's output (b, l, d_model) for all that enters its recurrence, with its B and C cut to `channels`
+        (all of them for None). The state goes on from piece to piece."""
+        outputs, state_bhpn = list[Tensor](), None
+        for inputs in pieces:
+            B_blgn, C_blgn = inputs.B_blgn, inputs.C_blgn
+            if channels is not None:
+                B_blgn, C_blgn = channels.cut(B_blgn, C_blgn)
+            recurrence = inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h
+            y_blhp, state_bhpn = ssd(*recurrence, state_bhpn=state_bhpn)
+            outputs.append(mixer_output(self.layout, self.mixer, y_blhp, inputs.z))
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 
     def leave(self, stream: Stream, mixed_blm: Tensor) -> Tensor:
         """The residual stream after the layer whose mixer has put this out."""
@@ -75,7 +82,13 @@ class DecoderLayer:
 
     def advance(self, stream: Stream, channels: Channels | None = None) -> Tensor:
         """The residual stream after the layer, with its mixer's B and C cut to `channels`."""
-        return self._forward(stream, lambda x_blm: self.mixed(mixer_inputs(self.layout, self.mixer, x_blm), channels))
+        return self._forward(stream, lambda x_blm: self.mixed(self._pieces(x_blm, stream.steps), channels))
+
+    def _pieces(self, given_blm: Tensor, steps: int) -> Iterator[MixerInputs]:
+        """The convolution reaches back to the steps before a piece, which are projected once more for it."""
+        for start in range(0, given_blm.shape[1], steps):
+            before = min(start, self.layout.d_conv - 1)
+            yield mixer_inputs(self.layout, self.mixer, given_blm[:, start - before : start + steps]).after(before)
 
     def _forward(self, stream: Stream, mix: Mix) -> Tensor:
         self._slot.mix = mix

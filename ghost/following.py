@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,20 @@ from ghost.selection import Selection
 from ghost.stack import Stack
 from ghost.team import Gang, Team, nothing
 from ghost.walk import Walk
+
+
+class Computed(NamedTuple):
+    """What a stack computes with: rank 0's device, its dtype by name, and how many tokens at once."""
+
+    device: str
+    dtype: str
+    batch_tokens: int
+
+    def stack(self, folder: str, rank: int) -> Stack:
+        """That of a process, which has a GPU of its own where rank 0 has one."""
+        device = torch.device(self.device)
+        own = torch.device(device.type, rank) if device.type == "cuda" and rank else device
+        return Stack(open_checkpoint(Path(folder)), own, DTYPES[self.dtype], batch_tokens=self.batch_tokens)
 
 
 class LedWalk(Walk):
@@ -50,8 +64,10 @@ class LedWalk(Walk):
 
     def _ask(self, *step: Any) -> None:
         if not self._have_begun:
-            place = str(self.stack.checkpoint.folder), self.stack.device.type, self.stack.dtype
-            self._gang.begin(FollowingWalk, place, self.tokens_bl, self.settings.part(Pruning))
+            stack, dtype = self.stack, str(self.stack.dtype).removeprefix("torch.")
+            computed = Computed(str(stack.device), dtype, stack.batch_tokens)
+            folder, settings = str(stack.checkpoint.folder), self.settings.part(Pruning)
+            self._gang.begin(FollowingWalk, folder, computed, self.tokens_bl, settings)
             self._have_begun = True
         for waiting in (*self._unasked, step):
             self._gang.ask(*waiting)
@@ -61,10 +77,8 @@ class LedWalk(Walk):
 class FollowingWalk(Walk):
     """The walk of another process than rank 0, through the model in the same folder."""
 
-    def __init__(self, gang: Gang, place: tuple[str, str, torch.dtype], tokens_bl: Tensor, settings: Pruning) -> None:
-        folder, kind, dtype = place
-        stack = Stack(open_checkpoint(Path(folder)), device_of(gang.rank, kind), dtype)
-        super().__init__(stack, tokens_bl, settings, gang)
+    def __init__(self, gang: Gang, folder: str, computed: Computed, tokens_bl: Tensor, settings: Pruning) -> None:
+        super().__init__(computed.stack(folder, gang.rank), tokens_bl, settings, gang)
         self._gang = gang
 
     def restore_as_led(self, i: int, selection: Selection) -> None:
@@ -75,36 +89,23 @@ class FollowingWalk(Walk):
 class LedPerplexity:
     """Perplexities on a text (length,), by rank 0 and the others with it."""
 
-    def __init__(self, team: Team, device: str, dtype: str, tokens: Tensor, window: int) -> None:
-        self._team, self._of = team, (device, dtype, tokens, window)
+    def __init__(self, team: Team, computed: Computed, tokens: Tensor, window: int) -> None:
+        self._team, self._computed, self._text = team, computed, (tokens, window)
         if isinstance(team, Gang):
-            team.begin(FollowingPerplexity, *self._of)
+            team.begin(FollowingPerplexity, computed, *self._text)
 
     def perplexity(self, folder: str, progress: Callable[[int], None]) -> Perplexity:
         """Of the model in a folder; `progress` is called with the tokens just finished."""
         if isinstance(self._team, Gang):
             self._team.ask("perplexity", folder)
-        return _perplexity(self._team, self._of, folder, progress)
+        return perplexity(self._computed.stack(folder, 0), *self._text, progress, self._team)
 
 
 class FollowingPerplexity:
     """The same by another process than rank 0."""
 
-    def __init__(self, gang: Gang, device: str, dtype: str, tokens: Tensor, window: int) -> None:
-        self._gang, self._of = gang, (str(device_of(gang.rank, torch.device(device).type)), dtype, tokens, window)
+    def __init__(self, gang: Gang, computed: Computed, tokens: Tensor, window: int) -> None:
+        self._gang, self._computed, self._text = gang, computed, (tokens, window)
 
     def perplexity(self, folder: str) -> None:
-        _perplexity(self._gang, self._of, folder, None)
-
-
-def _perplexity(
-    team: Team, of: tuple[str, str, Tensor, int], folder: str, progress: Callable[[int], None] | None
-) -> Perplexity:
-    device, dtype, tokens, window = of
-    stack = Stack(open_checkpoint(Path(folder)), torch.device(device), DTYPES[dtype])
-    return perplexity(stack, tokens, window, progress, team)
-
-
-def device_of(rank: int, kind: str) -> torch.device:
-    """The device of a process: the CPU, or a GPU of its own."""
-    return torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
+        perplexity(self._computed.stack(folder, self._gang.rank), *self._text, None, self._gang)

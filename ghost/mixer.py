@@ -4,7 +4,7 @@ One layout serves every family: in_proj rows `[z | x | B | C | dt]`, conv1d chan
 What differs is in `MixerLayout`. Weights are a mapping with the names that transformers gives a mixer's own tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -144,6 +144,29 @@ class MixerInputs(NamedTuple):
     B_blgn: Tensor
     C_blgn: Tensor
     D_h: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory for as long as this is there; its tensors may be parts of larger ones."""
+        storages = [tensor.untyped_storage() for tensor in self]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def after(self, steps: int) -> "MixerInputs":
+        """Without the first steps."""
+        return self._with_steps([tensor[:, steps:] for tensor in self._of_steps()]) if steps else self
+
+    def _of_steps(self) -> tuple[Tensor, ...]:
+        return self.z, self.x_blhp, self.dt_blh, self.B_blgn, self.C_blgn
+
+    def _with_steps(self, tensors: Iterable[Tensor]) -> "MixerInputs":
+        return self._replace(**dict(zip(("z", "x_blhp", "dt_blh", "B_blgn", "C_blgn"), tensors, strict=True)))
+
+
+def joined(pieces: Sequence[MixerInputs]) -> MixerInputs:
+    """Pieces that follow each other, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return pieces[0]._with_steps(torch.cat(parts, 1) for parts in zip(*(p._of_steps() for p in pieces), strict=True))
 
 
 def mixer_inputs(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> MixerInputs:

@@ -5,27 +5,28 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
-from ghost.mixer import MixerInputs, Weights
+from ghost.mixer import MixerInputs, Weights, joined
 from ghost.selection import Channels
 from ghost.stack import Stack
+from ghost.stream import Stream
 
 
 class PrunedPath:
     """The residual stream on the calibration tokens (samples, length), at the entry of layer `position`.
 
-    What enters the recurrence there is computed once: it serves the layer's statistics, and then the way on.
+    What enters the recurrence there serves the layer's statistics, and then the way on. It is computed once where it
+    may be held, and otherwise again, in the same operations and so to the same bits.
     """
 
     def __init__(self, stack: Stack, tokens_bl: Tensor) -> None:
         self.stack, self.position = stack, 0
         self.stream = stack.enter(tokens_bl)
-        self._held: tuple[DecoderLayer, list[MixerInputs]] | None = None
+        self._held: BatchInputs | None = None
 
-    def inputs(self) -> tuple[DecoderLayer, list[MixerInputs]]:
-        """The layer at the position, and what enters its recurrence for every batch; both are held."""
+    def inputs(self) -> "BatchInputs":
+        """What enters the recurrence of the layer at the position, which is held with as much of it as may be."""
         if self._held is None:
-            layer = self.stack.layer(self.position)
-            self._held = layer, [layer.inputs(part) for _, part in self.stream.batches()]
+            self._held = BatchInputs(self.stack.layer(self.position), self.stream, self.stack.held_bytes)
         return self._held
 
     def let_go(self) -> None:
@@ -42,9 +43,32 @@ class PrunedPath:
         None), or with another `mixer` in place of the checkpoint's."""
         if mixer is not None:
             self.let_go()
-        layer, held = self._held or (self.stack.layer(self.position, mixer), [])
+        layer = self._held.layer if self._held else self.stack.layer(self.position, mixer)
         for number, (rows, part) in enumerate(self.stream.batches()):
-            mixed_blm = layer.mixed(held[number], channels) if held else None
-            left_blm = layer.advance(part, channels) if mixed_blm is None else layer.leave(part, mixed_blm)
+            pieces = self._held.held.pop(number, None) if self._held else None
+            left_blm = layer.leave(part, layer.mixed(pieces, channels)) if pieces else layer.advance(part, channels)
             self.stream.put(rows, left_blm)
         self._held, self.position = None, self.position + 1
+
+
+class BatchInputs:
+    """What enters the recurrence of `layer`, batch by batch, as often as it is asked for.
+
+    The pieces of as many batches as `held_bytes` admit are held, by the number of the batch; those of the others are
+    computed each time.
+    """
+
+    def __init__(self, layer: DecoderLayer, stream: Stream, held_bytes: int) -> None:
+        self.layer, self.held = layer, dict[int, list[MixerInputs]]()
+        self._stream, self._left = stream, held_bytes
+
+    def __iter__(self) -> Iterator[MixerInputs]:
+        for number, (_, part) in enumerate(self._stream.batches()):
+            pieces = self.held.get(number) or list(self.layer.inputs(part))
+            self._hold(number, pieces)
+            yield joined(pieces)
+
+    def _hold(self, number: int, pieces: list[MixerInputs]) -> None:
+        size = sum(piece.nbytes for piece in pieces)
+        if number not in self.held and size <= self._left:
+            self.held[number], self._left = pieces, self._left - size

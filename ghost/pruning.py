@@ -35,6 +35,9 @@ class Pruning(Settings):
     tensors after lstsq."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics are float64 anyway."""
+    batch_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    """Tokens that are computed at once, which memory follows; longer windows go in pieces. Without it 2048 on a CPU,
+    and on a GPU what a 128th of its memory holds. Another number rounds in its own way."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the calibration sample and of the method `random`."""
 

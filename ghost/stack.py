@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ghost.budget import bytes_to_hold, resolve_batch_tokens
 from ghost.checkpoint.families import family_of
 from ghost.checkpoint.sizes import layers
 from ghost.checkpoint.source import Checkpoint
@@ -36,12 +37,19 @@ Head = Callable[[Tensor], Tensor]
 
 
 class Stack:
-    """Computes with a checkpoint on one device in one dtype."""
+    """Computes with a checkpoint on one device in one dtype, `batch_tokens` tokens at once: by default as many as the
+    device is good for."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, keeping: Keeping | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        keeping: Keeping | None = None,
+        batch_tokens: int | None = None,
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self.batch_tokens = resolve_batch_tokens(batch_tokens, checkpoint.mixer_layout, device)
         self.keeping = what_fits(checkpoint, device, dtype) if keeping is None else keeping
         self._resident: dict[int, DecoderLayer] = {}
         self._stock = Stock(checkpoint, device, dtype)
@@ -52,6 +60,11 @@ class Stack:
     @property
     def layers(self) -> int:
         return self.checkpoint.layers
+
+    @property
+    def held_bytes(self) -> int:
+        """How much may be held of what could be computed again."""
+        return bytes_to_hold(self.device, resident=self.keeping == "resident")
 
     @property
     def mixers(self) -> tuple[int, ...]:
@@ -94,7 +107,8 @@ class Stack:
             # what has a row for every sequence has another shape for two of them than for three
             two, three = (self._entered(torch.zeros_like(tokens_bl[:1]).expand(rows, -1))[1] for rows in (2, 3))
         varies = map(what_varies, two, three)
-        return Stream(hidden_blm, tuple(Call(*pair) for pair in zip(handed, varies, strict=True)))
+        calls = tuple(Call(*pair) for pair in zip(handed, varies, strict=True))
+        return Stream(hidden_blm, calls, self.batch_tokens)
 
     def run(self, tokens_bl: Tensor) -> Stream:
         """The residual stream after the last layer; each layer's weights are read once for all rows."""

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TOKENS_PER_BATCH = 2048
-
 Rows = slice | Tensor
 
 
@@ -34,13 +32,15 @@ class Stream:
 
     hidden_blm: Tensor
     calls: tuple[Call, ...]
+    batch_tokens: int
+    """How many tokens are computed at once."""
     rows: Tensor | None = None
     """Which of the sequences that entered together these are; None for all of them."""
 
     def take(self, rows: Rows) -> "Stream":
         """Some of the sequences."""
         every = torch.arange(len(self.hidden_blm)) if self.rows is None else self.rows
-        return Stream(self.hidden_blm[rows], self.calls, every[rows])
+        return Stream(self.hidden_blm[rows], self.calls, self.batch_tokens, every[rows])
 
     def moved(self, hidden_blm: Tensor) -> "Stream":
         """The same sequences further on."""
@@ -53,9 +53,14 @@ class Stream:
         self.hidden_blm[rows] = hidden_blm
 
     def batches(self) -> Iterator[tuple[slice, "Stream"]]:
-        """Its sequences, about TOKENS_PER_BATCH at a time, as they are when their turn comes."""
-        for rows in batches(*self.hidden_blm.shape[:2]):
+        """Its sequences, a batch at a time, as they are when their turn comes."""
+        for rows in batches(*self.hidden_blm.shape[:2], batch_tokens=self.batch_tokens):
             yield rows, self.take(rows)
+
+    @property
+    def steps(self) -> int:
+        """How many steps of all its sequences are computed at once; those of a batch of several are all of them."""
+        return max(1, self.batch_tokens // len(self.hidden_blm))
 
 
 def what_varies(one: Any, other: Any) -> Any:
@@ -78,8 +83,9 @@ def _taken(handed: Any, varies: Any, rows: Tensor) -> Any:
     return handed
 
 
-def batches(rows: int, length: int) -> Iterator[slice]:
-    """Slices over sequences of `length` tokens, about TOKENS_PER_BATCH at a time, so that memory stays bounded."""
-    step = max(1, TOKENS_PER_BATCH // length)
+def batches(rows: int, length: int, *, batch_tokens: int) -> Iterator[slice]:
+    """Slices over sequences of `length` tokens, at most `batch_tokens` at a time but one sequence at least. They depend
+    on nothing else: sums are rounded batch by batch."""
+    step = max(1, batch_tokens // length)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -19,6 +19,7 @@ from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
 from ghost.recovery import DensePath, Pairs, Recovered, recover
+from ghost.recovery.pairs import FITTED_MOST, share
 from ghost.saliency import (
     LayerStatistics,
     Survey,
@@ -58,7 +59,7 @@ class Walk:
     and so in the same bits as when they were first computed.
 
     Of a `team` of processes each walks with its share of the windows: all take the same steps in the same order, and
-    all have what comes of them.
+    all have what comes of them. Where there are fewer batches than processes, each of them takes all.
 
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
@@ -66,8 +67,10 @@ class Walk:
     def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> None:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
-        self.stack, self.tokens_bl, self.settings, self.team = stack, tokens_bl, settings, team
-        own = team.share([*batches(*tokens_bl.shape)])
+        self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
+        every = [*batches(*tokens_bl.shape, batch_tokens=stack.batch_tokens)]
+        self.team = team if len(every) >= team.size else ALONE
+        own = self.team.share(every)
         self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
@@ -98,14 +101,15 @@ class Walk:
                 self._reach(i)
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
-        layer, held = self._reach(i).inputs()
-        norms = replace(row_norms(layer.layout, layer.mixer), tokens=self.tokens_bl.numel())
-        return self.method.measure(norms, held, f"layer {i}", self.team)
+        inputs = self._reach(i).inputs()
+        norms = replace(row_norms(inputs.layer.layout, inputs.layer.mixer), tokens=self.tokens_bl.numel())
+        return self.method.measure(norms, inputs, f"layer {i}", self.team)
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
-            tokens = [self.share_bl[part] for part in batches(*self.share_bl.shape)]
+            parts = batches(*self.share_bl.shape, batch_tokens=self.stack.batch_tokens)
+            tokens = [self.share_bl[part] for part in parts]
             d_state = self.stack.checkpoint.mixer_layout.d_state
             self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state, self.team)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
@@ -168,9 +172,11 @@ class Walk:
         assert i == self.stack.mixers[len(self._selections)], f"layer {i} after {list(self._selections)}"
 
     def _look_ahead(self) -> Iterator[tuple[int, Channels]]:
-        """What B and C of every layer are going to go through, as far as a walk without recovery can tell."""
+        """What B and C of every layer are going to go through, as far as a walk without recovery can tell, on the
+        windows that recovery would take."""
         plain = self.settings.model_copy(update={"recovery": "none"})
-        for result in walk(self.stack, self.tokens_bl, plain, self.team):
+        every = share(*self.tokens_bl.shape[:2], most=FITTED_MOST)
+        for result in walk(self.stack, self.tokens_bl[::every], plain, self.team):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"
             yield result.layer, channels

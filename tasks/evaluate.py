@@ -42,10 +42,18 @@ class Assessment:
 
 
 def open_assessment(
-    plan: Plan, checkpoint: str, against: str | None, *, text: str, tokenizer: str | None, device: str, dtype: str
+    plan: Plan,
+    checkpoint: str,
+    against: str | None,
+    *,
+    text: str,
+    tokenizer: str | None,
+    device: str,
+    dtype: str,
+    batch_tokens: int | None,
 ) -> Assessment:
     """Open models and text; GhostError or ArtifactError for what is not there or does not belong together."""
-    settings = RunSettings.make(device=device, dtype=dtype)
+    settings = RunSettings.make(device=device, dtype=dtype, batch_tokens=batch_tokens)
     place = resolve_device(settings.device)
     specs = {"dense": against, "pruned": checkpoint} if against else {"model": checkpoint}
     sources = {name: open_checkpoint(local(spec, "model")) for name, spec in specs.items()}
@@ -56,7 +64,10 @@ def open_assessment(
         check_vocabulary(source, tokens)
     return Assessment(
         plan=plan,
-        stacks={name: Stack(s, place, resolve_dtype(settings.dtype, place)) for name, s in sources.items()},
+        stacks={
+            name: Stack(s, place, resolve_dtype(settings.dtype, place), batch_tokens=settings.batch_tokens)
+            for name, s in sources.items()
+        },
         names={name: display_name(spec) for name, spec in specs.items()},
         tokenizer=loaded, tokens=tokens, text=display_name(text),
         warnings=warnings + dominant_token(tokens, loaded, "evaluation"),

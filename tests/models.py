@@ -97,8 +97,8 @@ def make_native(folder: Path, source: Path, *, as_bin: bool = True) -> Path:
     return folder
 
 
-def open_stack(folder: Path, dtype: torch.dtype = torch.float32) -> Stack:
-    return Stack(open_checkpoint(folder), torch.device("cpu"), dtype)
+def open_stack(folder: Path, dtype: torch.dtype = torch.float32, batch_tokens: int | None = None) -> Stack:
+    return Stack(open_checkpoint(folder), torch.device("cpu"), dtype, batch_tokens=batch_tokens)
 
 
 @torch.inference_mode()

@@ -50,7 +50,7 @@ def test_sweeps_and_batches_change_nothing(stack: Stack, monkeypatch: pytest.Mon
     found, read = segments(random_tokens(1, 800, seed=1)[0], LONGEST, 9), []
     whole = context_nll(stack, found, 30)
     monkeypatch.setattr("ghost.evaluation.forward.TOKENS_PER_SWEEP", 200)
-    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", 100)
+    monkeypatch.setattr(stack, "batch_tokens", 100)
     torch.testing.assert_close(context_nll(stack, found, 30, read.append), whole, rtol=1e-5, atol=0)
     assert sum(read) == 9 * (30 + PREDICTED - 1)
 

@@ -36,7 +36,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def job(models: dict[str, str]) -> Job:
-    return Job(models=models, window=64, device="cpu", dtype="float32", threads=torch.get_num_threads())
+    return Job(
+        models=models, window=64, device="cpu", dtype="float32", batch_tokens=2048, threads=torch.get_num_threads()
+    )
 
 
 def evaluations() -> list[psutil.Process]:
@@ -117,7 +119,7 @@ def test_an_exception_in_the_run_ends_the_evaluation(job: Job) -> None:
 RUN = """
 import sys, torch
 from tasks.run.evaluation_process import Job, evaluate_apart
-job = Job(models={"dense": sys.argv[1]}, window=64, device="cpu", dtype="float32", threads=1)
+job = Job(models={"dense": sys.argv[1]}, window=64, device="cpu", dtype="float32", batch_tokens=2048, threads=1)
 evaluate_apart(job, torch.zeros(1 << 22, dtype=torch.int32), 600, lambda tokens: print(tokens, flush=True))
 """
 

@@ -44,11 +44,10 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=PER_FAMILY)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    stack = open_stack(make_hybrid(tmp_path_factory.mktemp("hybrid") / "model", request.param))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghost.stream.TOKENS_PER_BATCH", 2 * LENGTH)  # batches of 2, 2 and 1 rows
-        yield Case(stack, list(walk(stack, TOKENS, SETTINGS)))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = make_hybrid(tmp_path_factory.mktemp("hybrid") / "model", request.param)
+    stack = open_stack(folder, batch_tokens=2 * LENGTH)  # batches of 2, 2 and 1 rows
+    return Case(stack, list(walk(stack, TOKENS, SETTINGS)))
 
 
 def energies(statistics: LayerStatistics) -> list[Tensor]:

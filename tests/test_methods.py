@@ -190,7 +190,7 @@ def test_gradients_do_not_depend_on_batches_and_are_of_the_dense_model(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = gradients_of(stack, TOKENS)
-    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", 2 * TOKENS.shape[1])
+    monkeypatch.setattr(stack, "batch_tokens", 2 * TOKENS.shape[1])
     for a, b in zip(at_once, gradients_of(stack, TOKENS), strict=True):
         assert_close([a.gradient_gn, a.fisher_gn], [b.gradient_gn, b.fisher_gn], rtol=1e-3, atol=1e-7)
         assert a.tokens == b.tokens == TOKENS.numel() and a.energy_gn is None

@@ -75,7 +75,7 @@ def test_batches_and_sweeps_change_nothing(
     stack: Stack, stock: Any, sweep: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("ghost.evaluation.perplexity.TOKENS_PER_SWEEP", sweep)
-    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", batch)
+    monkeypatch.setattr(stack, "batch_tokens", batch)
     tokens, finished = text_of(7 * WINDOW + 5), []
     found = perplexity(stack, tokens, WINDOW, finished.append)
     assert_direct(found, stock, tokens)

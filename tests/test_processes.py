@@ -6,21 +6,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 import torch
 
-from ghost.errors import SettingsError
+from ghost.errors import ProcessError, SettingsError
+from ghost.following import Computed, FollowingPerplexity
 from ghost.settings import RunSettings
-from tasks.run.processes import processes_for, threads_each, torchrun_processes
+from ghost.team import Gang
+from tasks.run.processes import hire, processes_for, threads_each, torchrun_processes
 from tests.chaos import Bench, contents
+from tests.models import random_tokens
 from tests.processes import assert_gone, children, running
 
 SIZES: dict[str, Any] = {"samples": 6, "length": 1050}
 """Six batches, of a window each."""
 OPTIONS = [f"--{name}={value}" for name, value in SIZES.items()]
+CPU = Computed("cpu", "float32", 2048)
 SOON = 10.0
 """Seconds that a run may take to end."""
 
@@ -117,3 +121,28 @@ def test_processes_share_the_cores_unless_the_user_says_how(monkeypatch: pytest.
     assert threads_each(2) == threads  # OMP_NUM_THREADS is set for tests
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads_each(1) == threads and threads_each(1000) == 1
+
+
+def test_an_error_of_another_process_is_that_of_the_team() -> None:
+    with hire(3, threads=1) as team, pytest.raises(ProcessError, match=r"process [12] of 3: .*nowhere"):
+        assert isinstance(team, Gang)
+        team.begin(FollowingPerplexity, CPU, random_tokens(1, 24)[0], 10)
+        team.ask("perplexity", "/nowhere")
+        team.count([1])
+
+
+def test_a_process_that_dies_stops_one_that_computes_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), hire(2, threads=1) as team:
+            assert isinstance(team, Gang)
+            team.begin(FollowingPerplexity, CPU, random_tokens(1, 24)[0], 10)
+            (follower,) = running(os.getpid(), "tasks.run.follower")
+            follower.kill()
+            time.sleep(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err

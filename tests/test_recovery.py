@@ -21,8 +21,9 @@ from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery import local as local_steps
 from ghost.recovery.judge import nlls
 from ghost.recovery.local import descend
+from ghost.recovery.pairs import FITTED_MOST, HELD_MOST
 from ghost.recovery.ridge import OUT_PROJ, sums
-from ghost.selection import select
+from ghost.selection import Selection, select
 from ghost.settings import RunSettings
 from ghost.stack import Stack
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
@@ -67,6 +68,40 @@ def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs)
     assert fitted.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8] and held.rows.tolist() == [7]
     fitted, held = replace(pairs, rows=torch.arange(2)).split()
     assert (fitted.rows.tolist(), held.rows.tolist()) == ([0], [1])
+
+
+@pytest.mark.parametrize(("windows", "length"), [(1000, 128), (128, 2048), (5, 20_000), (3, 100_000), (2, 100_000)])
+def test_of_many_tokens_a_part_is_taken_spread_over_the_text(pairs: Pairs, windows: int, length: int) -> None:
+    fitted, held = replace(pairs, tokens_bl=TOKENS.new_empty(windows, length), rows=torch.arange(windows)).split()
+    for part, most in ((fitted.rows, FITTED_MOST), (held.rows, HELD_MOST)):
+        assert len(part) == 1 or most / 2 <= len(part) * length <= most
+        assert int(part[-1] - part[0]) >= windows - 2 * windows / len(part)
+    assert len(fitted.rows) and not set(fitted.rows.tolist()) & set(held.rows.tolist())
+
+
+def test_what_later_layers_keep_is_looked_up_on_as_many_windows(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghost.walk.FITTED_MOST", 3 * LENGTH)
+    steps = Walk(stack, TOKENS, RunSettings(sparsity=0.5, round_to=1, recovery="lstsq"))
+    steps.statistics(0)
+    for found in walk(stack, TOKENS[::3], RunSettings(sparsity=0.5, round_to=1)):
+        kept = steps._outlook[found.layer]
+        assert isinstance(kept, Selection) and kept.kept_gn.equal(found.selection.kept_gn)
+
+
+def test_the_judge_follows_a_candidate_through_so_many_layers(
+    stack: Stack, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghost.recovery.judge.AHEAD", 1)
+    held, read = pairs.split()[1], list[int]()
+    layer_of = stack.layer
+    monkeypatch.setattr(stack, "layer", lambda i: read.append(i) or layer_of(i))
+    found = nlls(held, 0, [layer_of(0)])
+    stream = held.stream.take(held.rows)
+    stream = stream.moved(layer_of(0).advance(stream))
+    stream = stream.moved(layer_of(1).advance(stream, FIRST))
+    with stack.head() as logits:
+        expected = F.cross_entropy(logits(stream.hidden_blm)[0, :-1], TOKENS[held.rows][0, 1:].long())
+    assert read == [1] and found == [pytest.approx(float(expected), rel=1e-6)]
 
 
 def test_one_window_is_refused() -> None:

@@ -1,22 +1,18 @@
 """Several processes find what one finds, to the last byte."""
 
 import hashlib
-import os
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from safetensors.torch import save
 from torch import Tensor
 
-from ghost.errors import ProcessError
 from ghost.evaluation.perplexity import perplexity
-from ghost.following import FollowingPerplexity, LedPerplexity, LedWalk
+from ghost.following import Computed, LedPerplexity, LedWalk
 from ghost.recovery import fit, local
 from ghost.saliency import METHODS
 from ghost.settings import RunSettings
@@ -24,10 +20,9 @@ from ghost.team import ALONE, Gang, Team
 from ghost.walk import Walk
 from tasks.run.processes import hire
 from tests.hybrids import make_hybrid
-from tests.models import make_model, open_stack, random_tokens
-from tests.processes import running
+from tests.models import make_model, random_tokens
 
-TOKENS = random_tokens(5, 700)
+TOKENS = random_tokens(5, 24)
 """In batches of two windows, so that the last one has a single window."""
 SETTINGS: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS},
@@ -37,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fit": {"method": "balanced", "recovery": "fit"},
     "local": {"recovery": "local"},
 }
+CPU = Computed("cpu", "float32", 48)
 HYBRIDS = ("ghost", "taylor", "wanda", "lstsq")
 """Of these, on a hybrid too."""
 
@@ -71,7 +67,7 @@ def alone(models: dict[str, Path]) -> Any:
 
 def found_by(model: Path, name: str, team: Team) -> str:
     """A digest of all that the walk finds out."""
-    settings, stack = RunSettings.make(round_to=4, **SETTINGS[name]), open_stack(model)
+    settings, stack = RunSettings.make(round_to=4, **SETTINGS[name]), CPU.stack(str(model), 0)
     walk = LedWalk(stack, TOKENS, settings, team) if isinstance(team, Gang) else Walk(stack, TOKENS, settings)
     total = hashlib.sha256()
     for layer in stack.mixers:
@@ -98,33 +94,8 @@ def test_any_number_of_processes_finds_the_same(
 
 
 def test_so_does_perplexity(gang: Gang, models: dict[str, Path]) -> None:
-    text, done = random_tokens(1, 5 * 700 + 33)[0], list[int]()
-    led = LedPerplexity(gang, "cpu", "float32", text, 700)
+    text, done = random_tokens(1, 5 * 24 + 7)[0], list[int]()
+    led = LedPerplexity(gang, CPU, text, 24)
     found = [led.perplexity(str(folder), done.append) for folder in models.values()]
-    assert found == [perplexity(open_stack(folder), text, 700) for folder in models.values()]
+    assert found == [perplexity(CPU.stack(str(folder), 0), text, 24) for folder in models.values()]
     assert sum(done) == 2 * (len(text) - 1)
-
-
-def test_an_error_of_another_process_is_that_of_the_team() -> None:
-    with hire(3, threads=1) as team, pytest.raises(ProcessError, match=r"process [12] of 3: .*nowhere"):
-        assert isinstance(team, Gang)
-        team.begin(FollowingPerplexity, "cpu", "float32", TOKENS[0], 100)
-        team.ask("perplexity", "/nowhere")
-        team.count([1])
-
-
-def test_a_process_that_dies_stops_one_that_computes_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(KeyboardInterrupt), hire(2, threads=1) as team:
-            assert isinstance(team, Gang)
-            team.begin(FollowingPerplexity, "cpu", "float32", TOKENS[0], 100)
-            (follower,) = running(os.getpid(), "tasks.run.follower")
-            follower.kill()
-            time.sleep(60)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert "process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err

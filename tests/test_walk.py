@@ -53,9 +53,10 @@ def results(case: Case) -> list[LayerResult]:
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 4 and 2 rows."""
-    monkeypatch.setattr("ghost.stream.TOKENS_PER_BATCH", 4 * LENGTH)
+    monkeypatch.setattr("ghost.budget.BATCH_TOKENS", 4 * LENGTH)
+    monkeypatch.setattr(case.stack, "batch_tokens", 4 * LENGTH)
 
 
 def reference(case: Case, selections: list[Selection]) -> Iterator[Energies]:

@@ -27,7 +27,7 @@ def tail_logits(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slic
 def _sweep(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
     hidden_blm = stack.run(rows_bl).hidden_blm
     with stack.head() as logits:
-        for part in batches(*rows_bl.shape):
+        for part in batches(*rows_bl.shape, batch_tokens=stack.batch_tokens):
             for some in within_logit_bytes(part, tail, stack.checkpoint.vocab_size):
                 yield some, logits(hidden_blm[some, -tail:])
 

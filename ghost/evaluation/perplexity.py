@@ -60,7 +60,9 @@ def perplexity(
     `progress` is called with the tokens just finished, those of other processes at the end. CorpusError where the text
     is shorter than one window.
     """
-    own = team.share(text_batches(tokens, window))
+    parts = text_batches(tokens, window, stack.batch_tokens)
+    team = team if len(parts) >= team.size else ALONE
+    own = team.share(parts)
     nats = float(team.sum(_nlls(stack, own, progress or (lambda done: None))))
     predicted = len(tokens) - 1
     if progress and (elsewhere := predicted - sum(map(_predicted, own))):
@@ -69,7 +71,7 @@ def perplexity(
     return Perplexity(exp(nll), nll, predicted, window)
 
 
-def text_batches(tokens: Tensor, window: int) -> list[Tensor]:
+def text_batches(tokens: Tensor, window: int, batch_tokens: int) -> list[Tensor]:
     """Windows with their targets, (rows, window + 1), a batch at a time; the rest of the text is a last, shorter row.
     CorpusError as `perplexity` has it."""
     if len(tokens) < window + 1:
@@ -80,7 +82,8 @@ def text_batches(tokens: Tensor, window: int) -> list[Tensor]:
     whole = (len(tokens) - 1) // window
     rows = tokens.unfold(0, window + 1, window)[:whole]
     rest = tokens[whole * window :]
-    return [*(rows[part] for part in batches(whole, window)), *([rest.unsqueeze(0)] if len(rest) > 1 else [])]
+    parts = [rows[part] for part in batches(whole, window, batch_tokens=batch_tokens)]
+    return [*parts, rest.unsqueeze(0)] if len(rest) > 1 else parts
 
 
 def _predicted(rows_bl: Tensor) -> int:

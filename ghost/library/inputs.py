@@ -66,7 +66,7 @@ def open_stack(model: Model, source: Checkpoint, settings: RunSettings) -> Stack
     dtype = resolve_dtype(settings.dtype, chosen)
     if not isinstance(source, LiveCheckpoint):  # one in memory shares its tensors with the computation
         check_memory(source, chosen, dtype)
-    return Stack(source, chosen, dtype)
+    return Stack(source, chosen, dtype, batch_tokens=settings.batch_tokens)
 
 
 def find_tokenizer(tokenizer: Tokenizer | None, source: Checkpoint, texts: Texts) -> Any:

@@ -52,12 +52,13 @@ def fit(layer: DecoderLayer, dense: DecoderLayer, fitted: Pairs, held: Pairs, se
     mixer = {name: tensor.detach().float().clone() for name, tensor in layer.mixer.items()}
     parts, moving = parts_of(layer.layout, mixer), layer.with_mixer(mixer)
     seen, unseen = windows(dense, fitted), windows(dense, held)
-    best, lowest, stale = _copy(parts), _error(moving, parts, unseen), 0
+    batch_tokens = held.stack.batch_tokens
+    best, lowest, stale = _copy(parts), _error(moving, parts, unseen, batch_tokens), 0
     adam, draws = _optimizer(layer.layout, parts), torch.Generator().manual_seed(seed)
     for step in range(1, STEPS + 1):
         _step(adam, step, moving, parts, seen.take(_draw(seen, draws)))
         if step % CHECK_EVERY == 0:
-            found = _error(moving, parts, unseen)
+            found = _error(moving, parts, unseen, batch_tokens)
             best, lowest, stale = (_copy(parts), found, 0) if found < lowest else (best, lowest, stale + 1)
             if stale == PATIENCE:
                 break
@@ -158,9 +159,9 @@ def readings(layout: MixerLayout, parts: Parts, inputs_blm: Tensor) -> tuple[Ten
 
 
 @torch.no_grad()
-def _error(layer: DecoderLayer, parts: Parts, held: Windows) -> float:
+def _error(layer: DecoderLayer, parts: Parts, held: Windows, batch_tokens: int) -> float:
     """The mean loss on these windows; infinity where a step led to what is no number."""
     rows, length = held.inputs_blm.shape[:2]
-    losses = [(part, _loss(layer, parts, held.take(part))) for part in batches(rows, length)]
+    losses = [(part, _loss(layer, parts, held.take(part))) for part in batches(rows, length, batch_tokens=batch_tokens)]
     mean = sum(float(loss) * (part.stop - part.start) for part, loss in losses) / rows
     return mean if mean < inf else inf

@@ -1,4 +1,4 @@
-"""Which correction to keep: the one with which the model, its later layers pruned too, predicts held-back text best.
+"""Which correction to keep: the one with which the model, its next layers pruned too, predicts held-back text best.
 
 The layer's own squared error is a bad judge, and so is the model with its later layers dense: on the demo model fits of
 out_proj that lower both raise the perplexity of the pruned model (docs/decisions.md).
@@ -17,13 +17,18 @@ from ghost.ssd import STATISTICS
 from ghost.stack import Head
 from ghost.stream import Stream
 
+AHEAD = 8
+"""Later layers through which a candidate is followed; the head reads what it has come to by then. Otherwise the cost
+would grow with the square of the layers, and so would the times that weights are read."""
+
 
 def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]:
-    """Nats per token on the windows of `held`, once with each candidate as layer i; each later layer is read once."""
+    """Nats per token on the windows of `held`, once with each candidate as layer i; the AHEAD layers after it are read
+    once each."""
     stack, parts = held.stack, list(held.parts())
     entering = [held.stream.take(rows) for rows in parts]
     streams = [[part.moved(layer.advance(part)) for part in entering] for layer in candidates]
-    for later in range(i + 1, stack.layers):
+    for later in range(i + 1, min(i + 1 + AHEAD, stack.layers)):
         layer, channels = stack.layer(later), held.outlook.get(later)
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
         del layer  # before the next one is read

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -16,6 +17,14 @@ from ghost.team import ALONE, Team
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""
+FITTED_MOST, HELD_MOST = 1 << 16, 1 << 13
+"""Tokens to fit on, and to hold back, in whole windows. Of longer calibrations recovery takes a part, spread over the
+text, so that it costs no more than that in time and memory."""
+
+
+def share(rows: int, length: int, most: int) -> int:
+    """One window in how many makes up at most so many tokens, if there is more than one."""
+    return max(1, ceil(rows * length / most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +48,16 @@ class Pairs:
     """Of a team, the number of this process's first window among those of all."""
 
     def split(self) -> tuple["Pairs", "Pairs"]:
-        """The windows to fit on and those held back: whole windows, spread over the text."""
-        last = min(self.team.count([len(self.rows)]), HELD_BACK) - 1
-        held = (self.first + self.rows) % HELD_BACK == last
-        return replace(self, rows=self.rows[~held]), replace(self, rows=self.rows[held])
+        """The windows to fit on and those held back: whole windows, spread over the text. Some of many are neither."""
+        total, length = self.team.count([len(self.rows)]), self.tokens_bl.shape[1]
+        windows, every = self.first + self.rows, max(HELD_BACK, share(total, length, HELD_MOST))
+        held = windows % every == min(total, every) - 1
+        fitted = ~held & (windows % share(total, length, FITTED_MOST) == 0)
+        return replace(self, rows=self.rows[fitted]), replace(self, rows=self.rows[held])
 
     def parts(self) -> Iterator[Tensor]:
         """Rows, those of a batch of the walk at a time."""
-        for part in batches(*self.tokens_bl.shape):
+        for part in batches(*self.tokens_bl.shape, batch_tokens=self.stack.batch_tokens):
             within = self.rows[(self.rows >= part.start) & (self.rows < part.stop)]
             if len(within):
                 yield within

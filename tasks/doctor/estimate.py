@@ -11,17 +11,16 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from ghost.checkpoint.sizes import embeddings, head, largest_layer
+from ghost.budget import COPIES, FP32, bytes_to_hold, resolve_batch_tokens, token_bytes
+from ghost.checkpoint.sizes import embeddings, head, largest_layer, layers
 from ghost.checkpoint.source import Checkpoint
+from ghost.chunks import CACHE_BYTES, PIECE_BYTES
 from ghost.evaluation.forward import LOGIT_BYTES, TOKENS_PER_SWEEP
 from ghost.mixer import MixerLayout, Weights, mixer_forward, mixer_inputs
 from ghost.settings import RunSettings
-from ghost.ssd import CHUNK, energies
-from ghost.stream import TOKENS_PER_BATCH
+from ghost.ssd import energies
+from ghost.stack import what_fits
 
-FP32 = 4
-COPIES = 3
-"""Results of one operation that are there at once: its own, what it was given, and what the next one makes."""
 TRIED_PRODUCTS = 3e10
 """Products of numbers that a trial of a mixer takes at the most; a small model's is tried on a whole batch."""
 TRIAL_SECONDS = 1.0
@@ -33,30 +32,36 @@ def memory(source: Checkpoint, settings: RunSettings, device: torch.device, dtyp
     in `total`. On a CPU that has the weights as they are read, before they are converted, and `process`, which is
     Python with its libraries as in this one."""
     layout, on_cpu = source.mixer_layout, device.type == "cpu"
+    resident, batch_tokens = what_fits(source, device, dtype) == "resident", _batch_tokens(source, settings, device)
     layer, table, end = (
         part.bytes + on_cpu * part.file_bytes
         for part in (largest_layer(source, dtype), embeddings(source, dtype), head(source, dtype))
     )
+    if resident:
+        layer = sum(part.bytes for part in layers(source, dtype))
     tokens = settings.samples * settings.length
     stream, sweep = (count * layout.d_model * FP32 for count in (tokens, TOKENS_PER_SWEEP))
-    held = tokens * (sum(layout.in_proj_sections) + sum(layout.conv_sections)) * dtype.itemsize
+    inputs = tokens * (sum(layout.in_proj_sections) + sum(layout.conv_sections)) * dtype.itemsize
+    held = min(inputs, bytes_to_hold(device, resident=resident))
     logits = COPIES * max(LOGIT_BYTES, FP32 * source.vocab_size)
-    walk = stream + max(layer + held + _batch(source, settings.length), table)
-    evaluation = sweep + max(layer + _batch(source, settings.window), end + logits)
+    walk = stream + max(layer + held + _batch(source, settings.length, batch_tokens, device), table)
+    evaluation = sweep + max(layer + _batch(source, settings.window, batch_tokens, device), end + logits)
     process = psutil.Process().memory_info().rss if on_cpu else 0
     return {"process": process, "walk": walk, "evaluation": evaluation, "total": process + max(walk, evaluation)}
 
 
-def _batch(source: Checkpoint, length: int) -> int:
-    """Of one batch's intermediate results: in a mixer those of the recurrence and around it, in other layers what the
-    widest projection puts out."""
-    layout, sequences = source.mixer_layout, max(1, TOKENS_PER_BATCH // length)
-    tokens, n, p = sequences * length, layout.d_state, layout.headdim
-    per_head = 2 * CHUNK * CHUNK + CHUNK * n + n * p  # decays in float64 too, readouts, states
-    rows = sum(layout.conv_sections) + layout.d_inner
-    recurrence = COPIES * FP32 * (sequences * layout.nheads * per_head + tokens * rows)
+def _batch_tokens(source: Checkpoint, settings: RunSettings, device: torch.device) -> int:
+    return resolve_batch_tokens(settings.batch_tokens, source.mixer_layout, device)
+
+
+def _batch(source: Checkpoint, length: int, batch_tokens: int, device: torch.device) -> int:
+    """Of one batch's intermediate results: in a mixer, which takes a long window in pieces, those of the recurrence and
+    around it; in other layers what the widest projection puts out; the stream's own beside them."""
+    layout, tokens = source.mixer_layout, length * max(1, batch_tokens // length)
+    recurrence = COPIES * (CACHE_BYTES if device.type == "cpu" else PIECE_BYTES)
+    mixer = recurrence + min(tokens, batch_tokens) * token_bytes(layout)
     widest = max((width for _, width, _ in _others(source)), default=0)
-    return max(recurrence, COPIES * FP32 * tokens * widest)
+    return COPIES * FP32 * tokens * layout.d_model + max(mixer, COPIES * FP32 * tokens * widest)
 
 
 def _others(source: Checkpoint) -> Iterator[tuple[int, int, float]]:
@@ -79,7 +84,8 @@ def times(source: Checkpoint, settings: RunSettings, device: torch.device, dtype
     """
     layout, length = source.mixer_layout, settings.length
     products = sum(math.prod(shape) for shape in layout.shapes().values()) * length
-    sequences = max(1, min(TOKENS_PER_BATCH // length, int(TRIED_PRODUCTS / products)))
+    batch_tokens = _batch_tokens(source, settings, device)
+    sequences = max(1, min(batch_tokens // length, int(TRIED_PRODUCTS / products)))
     forward, scored, product = _tried(layout, sequences, length, device, dtype)
     elements = sum(share * size for size, _, share in _others(source))
     others, mixers = elements * product, len(source.mixers)

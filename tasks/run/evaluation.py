@@ -89,6 +89,7 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
         window=run.settings.window,
         device=str(run.stack.device),
         dtype=str(run.stack.dtype).removeprefix("torch."),
+        batch_tokens=run.stack.batch_tokens,
         threads=run.computing.threads,
         processes=run.computing.processes,
     )

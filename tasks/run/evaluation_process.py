@@ -36,6 +36,7 @@ class Job:
     window: int
     device: str
     dtype: str
+    batch_tokens: int
     threads: int
     """Of each process."""
     processes: int = 1
@@ -169,12 +170,13 @@ def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) ->
     import torch
 
     from ghost.evaluation.perplexity import text_batches
-    from ghost.following import LedPerplexity
+    from ghost.following import Computed, LedPerplexity
     from tasks.run.processes import hire
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
-    with hire(min(job.processes, len(text_batches(tokens, job.window))), job.threads) as team:
-        measured = LedPerplexity(team, job.device, job.dtype, tokens, job.window)
+    parts = text_batches(tokens, job.window, job.batch_tokens)
+    with hire(min(job.processes, len(parts)), job.threads) as team:
+        measured = LedPerplexity(team, Computed(job.device, job.dtype, job.batch_tokens), tokens, job.window)
         for name, folder in job.models.items():
             yield name, measured.perplexity(folder, progress)
 

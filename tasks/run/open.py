@@ -15,6 +15,7 @@ from artifacts.manifest import write_record
 from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
+from ghost.budget import resolve_batch_tokens
 from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.companions import companions_digest
 from ghost.checkpoint.sizes import check_memory
@@ -73,7 +74,7 @@ class Run:
         computing: Computing,
     ) -> None:
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
-        self.stack = Stack(source, *_computed_on(settings))
+        self.stack = Stack(source, *_computed_on(settings), batch_tokens=settings.batch_tokens)
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
         self.computing = computing
         self.walk = _walk(self.stack, calibration_bl, settings, computing.team)
@@ -109,7 +110,8 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     warnings = [*left_out, *dominant_token(calibration_bl, words, "calibration")]
     warnings += [*unread, *dominant_token(text, words, "evaluation")]
     store = open_store(settings.store)
-    useful = len([*batches(*calibration_bl.shape)])
+    batch_tokens = resolve_batch_tokens(settings.batch_tokens, source.mixer_layout, computed_on[0])
+    useful = len([*batches(*calibration_bl.shape, batch_tokens=batch_tokens)])
     threads = threads_each(processes)
     team = join(min(joined, useful)) if joined > 1 else hire(min(processes, useful), threads)
     computing = Computing(processes, threads, team)
@@ -158,11 +160,11 @@ def _prune_determinants(run: Run) -> dict[str, Any]:
     return {"format": FORMAT_VERSION} | inputs | run.settings.part(Pruning).digested() | numerics(run)
 
 
-def numerics(run: Run) -> dict[str, str]:
-    """What rounds: precision, kind of device, and whose code computes."""
-    dtype = str(run.stack.dtype).removeprefix("torch.")
+def numerics(run: Run) -> dict[str, Any]:
+    """What rounds: precision, kind of device, how many tokens are computed at once, and whose code computes."""
+    dtype, batch = str(run.stack.dtype).removeprefix("torch."), run.stack.batch_tokens
     code = {"ghost": version("ghost-ssm"), "torch": torch.__version__, "transformers": version("transformers")}
-    return {"dtype": dtype, "device": run.stack.device.type} | code
+    return {"dtype": dtype, "device": run.stack.device.type, "batch_tokens": batch} | code
 
 
 def _determinants(run: Run) -> dict[str, Any]:
