@@ -1,6 +1,7 @@
 """Runs by several processes: the bytes of one, whichever of them is killed, and however many go on."""
 
 import os
+import signal
 import subprocess
 import sys
 import time

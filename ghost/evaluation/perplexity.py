@@ -65,7 +65,7 @@ def perplexity(
     own = team.share(parts)
     nats = float(team.sum(_nlls(stack, own, progress or (lambda done: None))))
     predicted = len(tokens) - 1
-    if progress and (elsewhere := predicted - sum(map(_predicted, own))):
+    if progress and (elsewhere := predicted - _tokens(*own)):
         progress(elsewhere)
     nll = nats / predicted
     return Perplexity(exp(nll), nll, predicted, window)
@@ -86,8 +86,9 @@ def text_batches(tokens: Tensor, window: int, batch_tokens: int) -> list[Tensor]
     return [*parts, rest.unsqueeze(0)] if len(rest) > 1 else parts
 
 
-def _predicted(rows_bl: Tensor) -> int:
-    return rows_bl[:, 1:].numel()
+def _tokens(*parts: Tensor) -> int:
+    """How many are predicted."""
+    return sum(rows_bl[:, 1:].numel() for rows_bl in parts)
 
 
 def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]) -> Iterator[Tensor]:
@@ -97,14 +98,14 @@ def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]
         with stack.head() as logits:
             for rows_bl, part_blm in zip(sweep, hidden_blm.split([len(rows_bl) for rows_bl in sweep]), strict=True):
                 yield _nll_of(logits, stack.checkpoint.vocab_size, rows_bl, part_blm)
-        progress(sum(map(_predicted, sweep)))
+        progress(_tokens(*sweep))
 
 
 def _sweeps(parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Batches of sequences as long as each other, about TOKENS_PER_SWEEP tokens."""
+    """Batches of sequences as long as each other, TOKENS_PER_SWEEP tokens at most but one batch at least."""
     sweep: list[Tensor] = []
     for rows_bl in parts:
-        if sweep and (rows_bl.shape[1] != sweep[0].shape[1] or sum(map(_predicted, sweep)) >= TOKENS_PER_SWEEP):
+        if sweep and (rows_bl.shape[1] != sweep[0].shape[1] or _tokens(*sweep, rows_bl) > TOKENS_PER_SWEEP):
             yield sweep
             sweep = []
         sweep.append(rows_bl)
