@@ -21,6 +21,7 @@ from flows.options import command_options
 from flows.prefect_server import with_prefect_server
 from flows.stop import stoppable
 from ghost.errors import GhostError
+from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.settings import RunSettings
 from ghost_ssm import HiddenPackageError, require_packages
 
@@ -140,7 +141,8 @@ def main() -> None:
 
 def _guarded(command: Callable[[], Any]) -> int:
     try:
-        command()
+        with out_of_memory_in_one_line():
+            command()
     except (GhostError, ArtifactError, HiddenPackageError) as error:
         return _complain(str(error))
     except Exception as error:

@@ -10,6 +10,7 @@ from prefect.states import Failed
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
 from ghost.errors import GhostError
+from ghost.out_of_memory import out_of_memory_in_one_line
 
 
 def failing_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,7 +19,8 @@ def failing_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def ended(*values: Any, **named: Any) -> Any:
         try:
-            return function(*values, **named)
+            with out_of_memory_in_one_line():
+                return function(*values, **named)
         except (GhostError, ArtifactError) as error:
             message = redact(" ".join(str(error).split()))
             get_run_logger().error(message)

@@ -25,6 +25,7 @@ from ghost.library.inputs import (
     open_stack,
 )
 from ghost.library.pruned import Pruned
+from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.pruning import Pruning
 from ghost.saliency import METHODS, form_of
 from ghost.settings import RunSettings
@@ -49,6 +50,7 @@ class PruneOptions(TypedDict, total=False):
     seed: int
 
 
+@out_of_memory_in_one_line("a smaller batch_tokens, samples or length, or dtype='bfloat16'")
 def prune(
     model: Model,
     *,
@@ -85,6 +87,7 @@ def prune(
     return Pruned(smaller, tuple(layers), found, provenance, beside)
 
 
+@out_of_memory_in_one_line("a smaller batch_tokens or window, or dtype='bfloat16'")
 def perplexity(
     model: Model,
     texts: Texts,

@@ -29,6 +29,10 @@ class ProcessError(GhostError):
     """One of the processes of a run is gone; what is in the store by then is done."""
 
 
+class MemoryLimitError(GhostError):
+    """More memory was asked for than there is."""
+
+
 class QualityGateError(GhostError):
     """A pruned model that costs more quality than the settings allow; it is kept in the store, not published."""
 

@@ -19,6 +19,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation import contexts, decode, harness, recall, rows
 from ghost.evaluation.plan import Plan, numbers
 from ghost.evaluation.verify import verify
+from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
 from tasks.staging import local
@@ -74,6 +75,7 @@ def open_assessment(
     )  # fmt: skip
 
 
+@out_of_memory_in_one_line("a smaller --batch-tokens, fewer or shorter --contexts, or --dtype bfloat16")
 def measure(opened: Assessment, progress: Progress) -> dict[str, Any]:
     """Everything but the tasks: models, protocols, `rows` as `ghost.evaluation.rows` has them, and `warnings`."""
     found = [*_contexts(opened, progress), *_recall(opened, progress), *_decoding(opened, progress)]
@@ -198,6 +200,7 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     (folder / "results.parquet").write_bytes(encode(pa.Table.from_pylist(results["rows"], EVALUATION), EVALUATION))
 
 
+@out_of_memory_in_one_line("a smaller --tokens")
 def verify_checkpoint(checkpoint: str, against: str, corpus: str, tokens: int) -> dict[str, Any]:
     """Compare on the first tokens of a corpus; see `ghost.evaluation.verify`."""
     source, folder = open_checkpoint(local(against, "model")), open_checkpoint(Path(local(checkpoint, "model"))).folder

@@ -113,7 +113,7 @@ def test_a_server_ends_a_run_without_heartbeats_and_looks_when_an_event_comes(ho
         watched.put(look, Cancelled())
     assert look.parameters["recipe"] == watched.recipe
     assert look.expected_start_time and look.created
-    assert timedelta(seconds=50) < look.expected_start_time - look.created < timedelta(seconds=70)
+    assert timedelta(seconds=110) < look.expected_start_time - look.created < timedelta(seconds=130)
     assert dead.state is not None and dead.state.is_crashed()
     assert str(dead.state.message).startswith("no heartbeat for 10 minutes")
 
@@ -245,4 +245,4 @@ def test_what_the_gate_stops_is_not_published_and_somebody_is_told(working: Hous
     assert watched.published() == []
     assert len(watched.runs()) == 1
     exceeded = why.removeprefix("quality gate: ").partition(";")[0]
-    assert told.startswith("ghost: a quality gate failed: one: ghost at 0.5 (run ") and exceeded in told
+    assert told.startswith("ghost: a quality gate failed: a: ghost at 0.5 (run ") and exceeded in told

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ghost.checkpoint.source import Checkpoint
 from ghost.errors import CheckpointError, reason
+from ghost.out_of_memory import is_out_of_memory
 
 PROMPT, STEPS, ROUNDS = 16, 16, 5
 PROTOCOL = (
@@ -40,6 +41,8 @@ def stock_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
             checkpoint.folder, config=checkpoint.config, dtype=dtype, trust_remote_code=False
         )
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"{checkpoint.folder} does not load in transformers ({reason(error)}); check the model, or leave decoding "
             "and tasks out with --batch-sizes ''"

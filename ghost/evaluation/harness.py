@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from ghost.errors import EvaluationError, SettingsError, reason
 from ghost.evaluation.rows import exp, finite
+from ghost.out_of_memory import is_out_of_memory
 
 DEFAULT = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande",
            "mmlu_elementary_mathematics", "humaneval")  # fmt: skip
@@ -131,6 +132,8 @@ def run_benchmarks(
                 numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
             )  # fmt: skip
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise EvaluationError(
             f"lm-eval could not run {', '.join(tasks.names)} ({reason(error)}); its data sets come from the hub, those "
             f"of {' and '.join(BUNDLED)} from local files"

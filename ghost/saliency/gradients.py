@@ -112,7 +112,8 @@ class Gate:
     gate_b1gn: Tensor | None = None
 
     def cut(self, B_blgn: Tensor, C_blgn: Tensor) -> tuple[Tensor, Tensor]:
-        self.gate_b1gn = torch.ones_like(C_blgn[:, :1]).requires_grad_()
+        if self.gate_b1gn is None:  # one for all pieces of a long window
+            self.gate_b1gn = torch.ones_like(C_blgn[:, :1]).requires_grad_()
         return B_blgn, C_blgn * self.gate_b1gn
 
 

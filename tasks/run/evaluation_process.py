@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ghost.errors import EvaluationError, GhostError
+from ghost.out_of_memory import out_of_memory_in_one_line
 from tasks.run.child import end_group, end_with_the_run, environment, how_it_ended
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has
 
     from ghost.evaluation.perplexity import Perplexity
 
+LEVERS = "a smaller --batch-tokens or --window, or --dtype bfloat16"
 LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
 
@@ -134,7 +136,7 @@ def _too_slow(timeout: float) -> str:
 
 
 def _death(code: int, log: IO[bytes]) -> str:
-    return f"the evaluation's process {how_it_ended(code, log)}; see that it has enough memory"
+    return f"the evaluation's process {how_it_ended(code, log)}; see that it has enough memory, or give {LEVERS}"
 
 
 def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
@@ -147,7 +149,9 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
         print(json.dumps(message), file=answers, flush=True)
 
     try:
-        answer(scores=scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done)))
+        with out_of_memory_in_one_line(LEVERS):
+            found = scores(json.loads(sys.argv[1]), lambda done: answer(evaluated=done))
+        answer(scores=found)
     except GhostError as error:
         answer(refused=str(error))
 

@@ -37,6 +37,7 @@ def follow() -> int:
     from torch.distributed.rendezvous import rendezvous
 
     from ghost.errors import GhostError, ProcessError, reason
+    from ghost.out_of_memory import out_of_memory_in_one_line
     from ghost.team import PATIENCE, Gang
     from tasks.run.processes import LEFT, MEMBERS, REASON, here
 
@@ -45,7 +46,8 @@ def follow() -> int:
     if rank >= (members := int(store.get(MEMBERS))):
         return 0
     try:
-        Gang(rank, members, Following(store)).follow()
+        with out_of_memory_in_one_line():
+            Gang(rank, members, Following(store)).follow()
     except ProcessError:
         return LEFT
     except Exception as error:
