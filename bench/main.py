@@ -12,13 +12,27 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, decode, energies, memory, operators, quality, recovery, recovery_cost, s3, walk, windows
+from bench import (
+    cuda,
+    decode,
+    energies,
+    memory,
+    operators,
+    processes,
+    quality,
+    recovery,
+    recovery_cost,
+    s3,
+    walk,
+    windows,
+)  # fmt: skip
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
 BENCHMARKS = {
     "energies": energies.run,
     "walk": walk.run,
+    "processes": processes.run,
     "operators": operators.run,
     "decode": decode.run,
     "memory": memory.run,

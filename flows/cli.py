@@ -53,11 +53,14 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     """
     from flows.console import Bars
     from flows.summary import print_summary
+    from tasks.run.follower import follow, follows
     from tasks.run.open import open_run
 
+    if follows():
+        raise SystemExit(follow())
     settings = RunSettings.make(**fields)
     with Bars() as bars:
-        opened = open_run(settings, bars)  # whatever is wrong shows before a Prefect server has to start
+        opened = open_run(settings, bars, joins=True)  # whatever is wrong shows before a Prefect server has to start
         result = with_prefect_server(lambda: _pruned(opened, fields))
     print_summary(result, as_json=as_json)
 
@@ -115,7 +118,7 @@ app.command()(operations.gc)
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="energies, walk, memory or all.")] = "all",
+    what: Annotated[str, typer.Argument(help="energies, walk, processes, memory or all.")] = "all",
     out: Annotated[
         Path | None, typer.Option(callback=expand_home, help="Also write the figures to this JSON file.")
     ] = None,

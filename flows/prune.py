@@ -71,13 +71,14 @@ def _stages(run: Run, page: RunPage) -> dict[str, Any]:
 def _layers(run: Run, log: LayerLog) -> list[PrunedLayer]:
     layers: list[PrunedLayer] = []
     run.progress.start(run.source.layers, len(run.source.mixers))
-    for number in run.source.mixers:
-        started = time.perf_counter()
-        chain = layers[-1].record.digest if layers else run.pruning.prune_id
-        statistics = calibrate_layer(run, number, chain).result()
-        selection = score_layer(run, number, statistics).result()
-        layers.append(prune_layer(run, number, chain, statistics, selection).result())
-        log.done(number, layers[-1], time.perf_counter() - started)
+    with run.computing.team:
+        for number in run.source.mixers:
+            started = time.perf_counter()
+            chain = layers[-1].record.digest if layers else run.pruning.prune_id
+            statistics = calibrate_layer(run, number, chain).result()
+            selection = score_layer(run, number, statistics).result()
+            layers.append(prune_layer(run, number, chain, statistics, selection).result())
+            log.done(number, layers[-1], time.perf_counter() - started)
     return layers
 
 

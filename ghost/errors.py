@@ -25,6 +25,10 @@ class EvaluationError(GhostError):
     """An evaluation that hung or died; the pruned checkpoint is stored by then."""
 
 
+class ProcessError(GhostError):
+    """One of the processes of a run is gone; what is in the store by then is done."""
+
+
 class MemoryLimitError(GhostError):
     """More memory was asked for than there is."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ghost.mixer import PROJECTIONS, MixerLayout, Weights
 from ghost.selection import Channels, Masked, Policy, Projection, Selection, select
 from ghost.surgery import Thin, project_mixer, slice_mixer, thin_mixer, zero_mixer
+from ghost.team import ALONE, Team
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,13 @@ class Evidence:
     statistics: Any
     """What the method measured, a `LayerStatistics`."""
     inputs: Callable[[], Iterable[Tensor]]
-    """The mixer's normed inputs (b, l, m), batch by batch."""
+    """The mixer's normed inputs (b, l, m), batch by batch: those of this process."""
     kept: int
     """The budget: channels, or directions, that stay per group."""
     where: str
     """The layer by name, for errors."""
+    team: Team = ALONE
+    """The processes that have the inputs."""
 
 
 class Dense(NamedTuple):
@@ -234,7 +237,7 @@ class Thinned(Form):
     def reduce(self, dense: Dense) -> dict[str, Tensor]:
         found = dense.evidence
         assert found is not None
-        return thin_mixer(dense.layout, dense.weights, self.thin, found.inputs(), found.kept, found.where)
+        return thin_mixer(dense.layout, dense.weights, self.thin, found.inputs(), found.kept, found.where, found.team)
 
     def channels(self, selection: Selection, pruned: Weights | None) -> None:
         return None

@@ -44,6 +44,9 @@ class Place(Settings):
 
     device: str = Field(default="auto", json_schema_extra={"pattern": f"^({DEVICE})$"})
     """Device to compute on: cpu, cuda or cuda:N; auto takes $GHOST_DEVICE, else the first GPU, else the CPU."""
+    processes: int = Field(default=1, ge=0, le=64)
+    """Processes to compute with, each on its share of the texts; 0 is one per GPU. The results are the same to the last
+    byte for any number of them with as many threads each."""
     store: str = Field(default="auto", validate_default=True)
     """Folder or s3://bucket/prefix that keeps the artifacts of all runs; auto takes $GHOST_STORE, else the folder
     ghost-runs. A run that is started again continues from it."""

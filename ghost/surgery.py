@@ -13,14 +13,16 @@ from torch import Tensor
 from ghost.mixer import MixerLayout, Weights
 from ghost.selection import Selection
 from ghost.ssd import STATISTICS
+from ghost.team import ALONE, Team
 
 ROWS = ("in_proj.weight", "in_proj.bias")
 CHANNELS = ("conv1d.weight", "conv1d.bias")
 PADDING = -1
 
-Thin = Callable[[Tensor, Iterable[Tensor], int, str], Tensor]
-"""Rows (o, m), the batches of X (b, l, m), how many weights of each row go, and where they are, for errors; gives the
-rows with exactly so many weights zero. CheckpointError where X overflowed."""
+Thin = Callable[[Tensor, Iterable[Tensor], int, str, Team], Tensor]
+"""Rows (o, m), the batches of X (b, l, m) that this process has, how many weights of each row go, where they are, for
+errors, and the processes that have X; gives the rows with exactly so many weights zero. CheckpointError where X
+overflowed."""
 
 
 def slice_mixer(
@@ -48,13 +50,19 @@ def project_mixer(layout: MixerLayout, weights: Weights, B_grn: Tensor, C_grn: T
 
 
 def thin_mixer(
-    layout: MixerLayout, weights: Weights, thin: Thin, inputs: Iterable[Tensor], kept: int, where: str
+    layout: MixerLayout,
+    weights: Weights,
+    thin: Thin,
+    inputs: Iterable[Tensor],
+    kept: int,
+    where: str,
+    team: Team = ALONE,
 ) -> dict[str, Tensor]:
     """The same mixer with the B and C rows of in_proj thinned to kept / d_state of their weights, in their dtype."""
     z, x, B, C, _ = layout.in_proj_sections
     rows, projection_om = slice(z + x, z + x + B + C), weights["in_proj.weight"].clone()
     stay = int(layout.d_model * kept / layout.d_state + 0.5)
-    thinned_om = thin(projection_om[rows].to("cpu", STATISTICS), inputs, layout.d_model - stay, where)
+    thinned_om = thin(projection_om[rows].to("cpu", STATISTICS), inputs, layout.d_model - stay, where, team)
     projection_om[rows] = thinned_om.to(projection_om)
     return dict(weights) | {"in_proj.weight": projection_om}
 

@@ -33,6 +33,7 @@ from ghost.saliency import (
 from ghost.selection import Channels, Selection, kept_count
 from ghost.stack import Stack
 from ghost.stream import batches
+from ghost.team import ALONE, Team
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +58,20 @@ class Walk:
     inputs of the next layer are rebuilt from the checkpoint, the tokens and those selections, in the same operations
     and so in the same bits as when they were first computed.
 
+    Of a `team` of processes each walks with its share of the windows: all take the same steps in the same order, and
+    all have what comes of them. Where there are fewer batches than processes, each of them takes all.
+
     CheckpointError or SettingsError where this model, or these settings, don't go with the method.
     """
 
-    def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning) -> None:
+    def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> None:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
         self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
+        every = [*batches(*tokens_bl.shape, batch_tokens=stack.batch_tokens)]
+        self.team = team if len(every) >= team.size else ALONE
+        own = self.team.share(every)
+        self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if self.recovers or self.method.calibrates:
@@ -82,7 +90,7 @@ class Walk:
         """Channels, or directions, that stay per group; by energy it takes a walk through the dense model."""
         assert self.settings.energy is not None
         plain = {"sequential": False, "recovery": "none", "energy": None, "sparsity": 0.5, "round_to": 1}
-        dense = walk(self.stack, self.tokens_bl, self.settings.model_copy(update=plain))
+        dense = walk(self.stack, self.tokens_bl, self.settings.model_copy(update=plain), self.team)
         spectra = [result.selection.saliency_gn for result in dense]
         return smallest_rank(spectra, self.settings.energy, self.settings.round_to)
 
@@ -96,15 +104,16 @@ class Walk:
                 return replace(norms, tokens=self.tokens_bl.numel())
             return norms if self.method.needs == "weights" else self._with_survey(norms, i)
         inputs = self._reach(i).inputs()
-        return self.method.measure(row_norms(inputs.layer.layout, inputs.layer.mixer), inputs, f"layer {i}")
+        norms = replace(row_norms(inputs.layer.layout, inputs.layer.mixer), tokens=self.tokens_bl.numel())
+        return self.method.measure(norms, inputs, f"layer {i}", self.team)
 
     def _with_survey(self, norms: LayerStatistics, i: int) -> LayerStatistics:
         """One survey of the dense model serves every layer; a resumed walk repeats it, to the same bits."""
         if self._surveyed is None:
-            parts = batches(*self.tokens_bl.shape, batch_tokens=self.stack.batch_tokens)
-            tokens = [self.tokens_bl[part] for part in parts]
+            parts = batches(*self.share_bl.shape, batch_tokens=self.stack.batch_tokens)
+            tokens = [self.share_bl[part] for part in parts]
             d_state = self.stack.checkpoint.mixer_layout.d_state
-            self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state)
+            self._surveyed = survey(self.method, self.stack, tokens, self.kept, d_state, self.team)
         return self._surveyed[i].means(norms, self.tokens_bl.numel(), f"layer {i}")
 
     def select(self, i: int, statistics: LayerStatistics) -> Selection:
@@ -116,7 +125,7 @@ class Walk:
     def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
         """Layer i's pruned tensors, before any recovery."""
         source = self.stack.checkpoint
-        evidence = Evidence(statistics, lambda: self._reach(i).mixer_inputs(), self.kept, f"layer {i}")
+        evidence = Evidence(statistics, lambda: self._reach(i).mixer_inputs(), self.kept, f"layer {i}", self.team)
         return self.form.reduce(Dense(source.mixer_layout, source.mixer(i), selection, evidence))
 
     @property
@@ -131,8 +140,8 @@ class Walk:
         path.let_go()
         assert self._dense is not None
         inputs_blm = torch.cat(list(path.mixer_inputs()))
-        rows = torch.arange(len(self.tokens_bl))
-        pairs = Pairs(self.stack, self.tokens_bl, path.stream, inputs_blm, self._dense.outputs(), rows, self._outlook)
+        own = path.stream, inputs_blm, self._dense.outputs(), torch.arange(len(self.share_bl))
+        pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._first)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
 
@@ -153,8 +162,8 @@ class Walk:
         self._check_turn(i)
         if self._path is None:
             if self.recovers:
-                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.tokens_bl)
-            self._path = PrunedPath(self.stack, self.tokens_bl)
+                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.share_bl)
+            self._path = PrunedPath(self.stack, self.share_bl)
         while self._path.position < i:
             if self._dense is not None:
                 self._dense.advance()
@@ -169,7 +178,7 @@ class Walk:
         windows that recovery would take."""
         plain = self.settings.model_copy(update={"recovery": "none"})
         every = share(*self.tokens_bl.shape[:2], most=FITTED_MOST)
-        for result in walk(self.stack, self.tokens_bl[::every], plain):
+        for result in walk(self.stack, self.tokens_bl[::every], plain, self.team):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"
             yield result.layer, channels
@@ -184,9 +193,9 @@ class Walk:
         return (None, pruned) if channels is None else (channels, None)
 
 
-def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning) -> Iterator[LayerResult]:
+def walk(stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> Iterator[LayerResult]:
     """Score and select every mixer in order; holds one layer's weights and the running activations, nothing else."""
-    steps = Walk(stack, tokens_bl, settings)
+    steps = Walk(stack, tokens_bl, settings, team)
     for i in stack.mixers:
         statistics = steps.statistics(i)
         selection = steps.select(i, statistics)

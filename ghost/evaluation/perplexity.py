@@ -1,7 +1,7 @@
 """Perplexity by one protocol for every model: the whole text, non-overlapping windows, every token weighs the same."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -12,9 +12,9 @@ from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP
 from ghost.evaluation.rows import exp, finite
 from ghost.likelihood import summed_nll
-from ghost.ssd import STATISTICS
 from ghost.stack import Stack
 from ghost.stream import batches
+from ghost.team import ALONE, Team
 
 PROTOCOL = (
     "whole text in non-overlapping windows with no carried state; each token but the text's first is predicted once, "
@@ -47,39 +47,65 @@ class Perplexity:
 
 
 @torch.inference_mode()
-def perplexity(stack: Stack, tokens: Tensor, window: int, progress: Callable[[int], None] | None = None) -> Perplexity:
+def perplexity(
+    stack: Stack,
+    tokens: Tensor,
+    window: int,
+    progress: Callable[[int], None] | None = None,
+    team: Team = ALONE,
+) -> Perplexity:
     """Perplexity of a token stream (length,). Window i reads tokens [i W, (i+1) W) and predicts [i W + 1, (i+1) W + 1).
 
-    `progress` is called with the tokens just finished. CorpusError where the text is shorter than one window.
+    `progress` is called with the tokens just finished, those of other processes at the end. CorpusError where the text
+    is shorter than one window.
     """
+    parts = text_batches(tokens, window, stack.batch_tokens)
+    team = team if len(parts) >= team.size else ALONE
+    own = team.share(parts)
+    nats = float(team.sum(_nlls(stack, own, progress or (lambda done: None))))
+    predicted = len(tokens) - 1
+    if progress and (elsewhere := predicted - _tokens(*own)):
+        progress(elsewhere)
+    nll = nats / predicted
+    return Perplexity(exp(nll), nll, predicted, window)
+
+
+def text_batches(tokens: Tensor, window: int, batch_tokens: int) -> list[Tensor]:
+    """Windows with their targets, (rows, window + 1), a batch at a time; the rest of the text is a last, shorter row.
+    CorpusError as `perplexity` has it."""
     if len(tokens) < window + 1:
         raise CorpusError(
             f"the evaluation text has {len(tokens)} tokens, shorter than one window of {window} and its last target; "
             f"give a longer text, or --window {max(2, len(tokens) - 1)} or less"
         )
-    total = torch.zeros((), dtype=STATISTICS)
-    for sweep in _sweeps(tokens, window):
-        total += _nll_of(stack, sweep).cpu()
-        if progress:
-            progress(sweep[:, 1:].numel())
-    predicted = len(tokens) - 1
-    nll = total.item() / predicted
-    return Perplexity(exp(nll), nll, predicted, window)
-
-
-def _sweeps(tokens: Tensor, window: int) -> Iterator[Tensor]:
-    """Windows with their targets, (rows, window + 1); the rest of the text is a last, shorter row."""
     whole = (len(tokens) - 1) // window
     rows = tokens.unfold(0, window + 1, window)[:whole]
-    yield from rows.split(max(1, TOKENS_PER_SWEEP // window))
-    if (rest := tokens[whole * window :]).numel() > 1:
-        yield rest.unsqueeze(0)
+    rest = tokens[whole * window :]
+    parts = [rows[part] for part in batches(whole, window, batch_tokens=batch_tokens)]
+    return [*parts, rest.unsqueeze(0)] if len(rest) > 1 else parts
 
 
-def _nll_of(stack: Stack, rows_bl: Tensor) -> Tensor:
-    """Summed negative log-likelihood, float64."""
-    hidden_blm, total = stack.run(rows_bl[:, :-1]).hidden_blm, torch.zeros((), dtype=STATISTICS, device=stack.device)
-    with stack.head() as logits:
-        for part in batches(*hidden_blm.shape[:2], batch_tokens=stack.batch_tokens):
-            total += summed_nll(logits, hidden_blm[part], rows_bl[part, 1:], stack.checkpoint.vocab_size)
-    return total
+def _tokens(*parts: Tensor) -> int:
+    """How many are predicted."""
+    return sum(rows_bl[:, 1:].numel() for rows_bl in parts)
+
+
+def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]) -> Iterator[Tensor]:
+    """Summed negative log-likelihood of each batch, float64."""
+    for sweep in _sweeps(parts):
+        hidden_blm = stack.run(torch.cat([rows_bl[:, :-1] for rows_bl in sweep])).hidden_blm
+        with stack.head() as logits:
+            for rows_bl, part_blm in zip(sweep, hidden_blm.split([len(rows_bl) for rows_bl in sweep]), strict=True):
+                yield summed_nll(logits, part_blm, rows_bl[:, 1:], stack.checkpoint.vocab_size)
+        progress(_tokens(*sweep))
+
+
+def _sweeps(parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Batches of sequences as long as each other, TOKENS_PER_SWEEP tokens at most but one batch at least."""
+    sweep: list[Tensor] = []
+    for rows_bl in parts:
+        if sweep and (rows_bl.shape[1] != sweep[0].shape[1] or _tokens(*sweep, rows_bl) > TOKENS_PER_SWEEP):
+            yield sweep
+            sweep = []
+        sweep.append(rows_bl)
+    yield sweep

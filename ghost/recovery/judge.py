@@ -5,7 +5,9 @@ out_proj that lower both raise the perplexity of the pruned model (docs/decision
 """
 
 from collections.abc import Sequence
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
@@ -31,11 +33,13 @@ def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
         del layer  # before the next one is read
     with stack.head() as logits:
+        nll = partial(_nll, logits, stack.checkpoint.vocab_size)
         targets = [held.tokens_bl[rows, 1:] for rows in parts]
-        return [_nll(logits, stream, targets, stack.checkpoint.vocab_size) for stream in streams]
+        sums = (held.team.sums(map(nll, stream, targets)) for stream in streams)
+        return [float(total / predicted) for total, predicted in sums]
 
 
-def _nll(logits: Head, stream: list[Stream], targets: list[Tensor], vocab: int) -> float:
-    parts = zip(stream, targets, strict=True)
-    total = sum(float(summed_nll(logits, part.hidden_blm[:, :-1], targets_bl, vocab)) for part, targets_bl in parts)
-    return total / sum(targets_bl.numel() for targets_bl in targets)
+def _nll(logits: Head, vocab: int, stream: Stream, targets_bl: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats of some windows, and how many of their tokens were predicted."""
+    nats = summed_nll(logits, stream.hidden_blm[:, :-1], targets_bl, vocab)
+    return nats.cpu(), torch.tensor(targets_bl.numel())

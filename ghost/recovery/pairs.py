@@ -13,6 +13,7 @@ from ghost.selection import Channels
 from ghost.ssd import ssd
 from ghost.stack import Stack
 from ghost.stream import Stream, batches
+from ghost.team import ALONE, Team
 
 HELD_BACK = 8
 """One window in so many is never fitted on."""
@@ -42,19 +43,30 @@ class Pairs:
     target_blm: Tensor
     rows: Tensor
     outlook: Mapping[int, Channels]
+    team: Team = ALONE
+    first: int = 0
+    """Of a team, the number of this process's first window among those of all."""
 
     def split(self) -> tuple["Pairs", "Pairs"]:
         """The windows to fit on and those held back: whole windows, spread over the text. Some of many are neither."""
-        windows, length = torch.arange(len(self.rows)), self.tokens_bl.shape[1]
-        every = max(HELD_BACK, share(len(windows), length, HELD_MOST))
-        held = windows % every == min(len(windows), every) - 1
-        fitted = ~held & (windows % share(len(windows), length, FITTED_MOST) == 0)
+        total, length = self.team.count([len(self.rows)]), self.tokens_bl.shape[1]
+        windows, every = self.first + self.rows, max(HELD_BACK, share(total, length, HELD_MOST))
+        held = windows % every == min(total, every) - 1
+        fitted = ~held & (windows % share(total, length, FITTED_MOST) == 0)
         return replace(self, rows=self.rows[fitted]), replace(self, rows=self.rows[held])
 
     def parts(self) -> Iterator[Tensor]:
-        """Rows, a batch at a time."""
-        for part in batches(len(self.rows), self.tokens_bl.shape[1], batch_tokens=self.stack.batch_tokens):
-            yield self.rows[part]
+        """Rows, those of a batch of the walk at a time."""
+        for part in batches(*self.tokens_bl.shape, batch_tokens=self.stack.batch_tokens):
+            within = self.rows[(self.rows >= part.start) & (self.rows < part.stop)]
+            if len(within):
+                yield within
+
+    def gathered(self) -> "Pairs":
+        """At rank 0 the windows of all processes, without the stream."""
+        tokens_bl, inputs_blm, target_blm = map(self.team.gather, (self.tokens_bl, self.inputs_blm, self.target_blm))
+        rows = torch.arange(len(tokens_bl))
+        return Pairs(self.stack, tokens_bl, self.stream, inputs_blm, target_blm, rows, self.outlook)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The mixer's inputs and its targets for some windows, (b, l, d_model) each."""

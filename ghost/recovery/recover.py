@@ -37,9 +37,10 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
     """Layer i's pruned mixer, brought closer to the dense one's output where that helps on held-back windows.
 
     With `refit`, first what makes B and C. From the better of that and nothing, out_proj by ridge regression. With
-    `local`, Adam steps on all tensors from the best so far.
+    `local`, Adam steps on all tensors from the best so far. Of a team, rank 0 takes all of Adam's steps.
     """
-    dense, (fitted, held) = pairs.stack.layer(i), pairs.split()
+    team, dense, (fitted, held) = pairs.team, pairs.stack.layer(i), pairs.split()
+    every = pairs.gathered().split() if refit or local else (fitted, held)
 
     def placed(mixer: Weights) -> DecoderLayer:
         return dense.with_mixer(pairs.stack.place_mixer(mixer))
@@ -49,9 +50,9 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
 
     mixers, scores, start = {NONE: dict(pruned)}, dict[str, float](), dict(pruned)
     if refit:
+        # what is not fitted stays as it is
         unrounded = dense.with_mixer({name: t.to(pairs.stack.device) for name, t in pruned.items()})
-        moved = fit(unrounded, dense, fitted, held, seed)  # what is not fitted stays as it is
-        mixers[FIT] = _as_stored(moved, pruned)
+        mixers[FIT] = team.lead(lambda: _as_stored(fit(unrounded, dense, *every, seed), pruned))
         scores = judge(mixers)
         start = mixers[min(scores, key=scores.__getitem__)]
     ridges = {
@@ -62,7 +63,7 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
     mixers |= ridges
     if local:
         start = mixers[min(scores, key=scores.__getitem__)]
-        mixers[LOCAL] = _as_stored(descend(placed(start), fitted, held, seed), pruned)
+        mixers[LOCAL] = team.lead(lambda: _as_stored(descend(placed(start), *every, seed), pruned))
         scores |= judge({LOCAL: mixers[LOCAL]})
     chosen = min(scores, key=scores.__getitem__)
     return Recovered(mixers[chosen], chosen, scores)

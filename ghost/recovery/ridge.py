@@ -44,14 +44,14 @@ class Sums:
 def sums(layer: DecoderLayer, pairs: Pairs) -> Sums:
     """One pass over the windows: matrix products in fp32 per batch, added up in float64."""
     weight_mi, bias_m = layer.mixer[OUT_PROJ].float(), layer.mixer.get(OUT_BIAS)
-    gram_ii = torch.zeros(layer.layout.d_inner, layer.layout.d_inner, dtype=SUMS, device=weight_mi.device)
-    cross_im, residual = torch.zeros_like(weight_mi.T, dtype=SUMS), torch.zeros((), dtype=SUMS, device=weight_mi.device)
-    for features_ti, target_tm in pairs.features(layer):
+
+    def of_batch(features_ti: Tensor, target_tm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         lacking_tm = target_tm - F.linear(features_ti, weight_mi, None if bias_m is None else bias_m.float())
-        gram_ii += features_ti.T @ features_ti
-        cross_im += features_ti.T @ lacking_tm
-        residual += lacking_tm.square().sum(dtype=SUMS)
-    return Sums(gram_ii, cross_im, float(residual))
+        gram_ii, cross_im = features_ti.T @ features_ti, features_ti.T @ lacking_tm
+        return gram_ii.to(SUMS), cross_im.to(SUMS), lacking_tm.square().sum(dtype=SUMS)
+
+    gram_ii, cross_im, residual = pairs.team.sums(of_batch(*batch) for batch in pairs.features(layer))
+    return Sums(gram_ii.to(weight_mi.device), cross_im.to(weight_mi.device), float(residual))
 
 
 def out_proj_candidates(layer: DecoderLayer, fitted: Pairs, held: Pairs) -> Iterator[tuple[str, Tensor]]:

@@ -20,25 +20,33 @@ from ghost.mixer import MixerInputs
 from ghost.saliency.energy import measure_energies
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS, states
+from ghost.team import ALONE, Team
 
 EVERY = 4
 
 
-def coupling(batches: Iterable[MixerInputs], every: int = EVERY) -> Tensor:
+def coupling(batches: Iterable[MixerInputs], every: int = EVERY, team: Team = ALONE) -> Tensor:
     """M (g, n, n), float64, from every `every`-th step; exact for 1."""
-    total_gnn, visits = torch.zeros((), dtype=STATISTICS), 0
-    for x in batches:
-        for C_bcgn, H_bcgnrp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
-            Z_bcgnk = (C_bcgn[..., None, None] * H_bcgnrp).flatten(4)
-            total_gnn = total_gnn + (Z_bcgnk @ Z_bcgnk.mT).sum((0, 1), dtype=STATISTICS).cpu()
-            visits += C_bcgn.shape[0] * C_bcgn.shape[1]
+    total_gnn, visits = team.sums(_sum(x, every) for x in batches)
     return total_gnn / visits
 
 
-def measure_coupling(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
+def _sum(x: MixerInputs, every: int) -> tuple[Tensor, Tensor]:
+    """The sum that M is the mean of, and the number of states that it is over."""
+    total_gnn, visits = torch.zeros((), dtype=STATISTICS), 0
+    for C_bcgn, H_bcgnrp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
+        Z_bcgnk = (C_bcgn[..., None, None] * H_bcgnrp).flatten(4)
+        total_gnn = total_gnn + (Z_bcgnk @ Z_bcgnk.mT).sum((0, 1), dtype=STATISTICS).cpu()
+        visits += C_bcgn.shape[0] * C_bcgn.shape[1]
+    return total_gnn, torch.tensor(visits)
+
+
+def measure_coupling(
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with energies and coupling."""
-    measured = measure_energies(norms, batches, where)
-    return replace(measured, coupling_gnn=finite(coupling(batches), "the state's couplings", where))
+    measured = measure_energies(norms, batches, where, team)
+    return replace(measured, coupling_gnn=finite(coupling(batches, team=team), "the state's couplings", where))
 
 
 def rrqr(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -7,15 +7,17 @@ from torch import Tensor
 
 from ghost.mixer import MixerInputs
 from ghost.saliency.balanced import Balanced, balance
-from ghost.saliency.gramians import gramian_sums
+from ghost.saliency.gramians import gramians
 from ghost.saliency.statistics import LayerStatistics, finite
+from ghost.team import ALONE, Team
 
 
-def measure_gramians(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
+def measure_gramians(
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with both Gramians."""
-    *sums, tokens = gramian_sums(batches)
-    both = [finite(sum_gnn / tokens, "the state's Gramians", where) for sum_gnn in sums]
-    return replace(norms, controllability_gramian_gnn=both[0], observability_gramian_gnn=both[1], tokens=tokens)
+    both = [finite(gramian, "the state's Gramians", where) for gramian in gramians(batches, team=team)]
+    return replace(norms, controllability_gramian_gnn=both[0], observability_gramian_gnn=both[1])
 
 
 def balance_of(statistics: LayerStatistics) -> Balanced:

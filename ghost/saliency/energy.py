@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from ghost.mixer import MixerInputs
 from ghost.saliency.statistics import LayerStatistics
-from ghost.ssd import energies
+from ghost.ssd import Energies, energies
+from ghost.team import ALONE, Team
 
 
-def measure_energies(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
+def measure_energies(
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with the energies of a layer whose inputs come in batches."""
-    sums = [energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn) for x in batches]
-    return norms.with_energies(sum(sums[1:], start=sums[0]), where)
+    energy_gn, controllability_gn, observability_gn, tokens = team.sums(_sums(x) for x in batches)
+    return norms.with_energies(Energies(energy_gn, controllability_gn, observability_gn, int(tokens)), where)
+
+
+def _sums(x: MixerInputs) -> tuple[Tensor, ...]:
+    sums = energies(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn)
+    return sums.energy_gn, sums.controllability_gn, sums.observability_gn, torch.tensor(sums.tokens)
 
 
 def ghost(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

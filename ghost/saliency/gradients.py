@@ -10,7 +10,7 @@ The backward pass is checkpointed at the layers: it holds the residual stream at
 (layers x tokens x d_model), and the graph and weights of one layer, which is computed a second time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,7 @@ from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
 from ghost.stack import Head, Stack
 from ghost.stream import Stream
+from ghost.team import ALONE, Team
 
 
 @dataclass
@@ -43,16 +44,22 @@ class GateGradients:
 
 
 @torch.inference_mode(False)
-def gate_gradients(stack: Stack, batches: Iterable[Tensor]) -> dict[int, GateGradients]:
-    """Per decoder layer with a mixer, for batches of token ids (b, l); each layer's weights are read twice a batch."""
-    zero = torch.zeros((), dtype=STATISTICS)
-    totals = {i: GateGradients(zero, zero, 0) for i in stack.mixers}
-    for tokens_bl in batches:
-        for i, G_bgn in _backward(stack, *_entries(stack, tokens_bl), tokens_bl):
-            totals[i].sum_gn = totals[i].sum_gn + G_bgn.sum(0)
-            totals[i].squares_gn = totals[i].squares_gn + G_bgn.square().sum(0)
-            totals[i].predicted += tokens_bl[:, 1:].numel()
-    return totals
+def gate_gradients(stack: Stack, batches: Sequence[Tensor], team: Team = ALONE) -> dict[int, GateGradients]:
+    """Per decoder layer with a mixer, for the batches of token ids (b, l) that this process has; each layer's weights
+    are read twice a batch."""
+    sums_k2gn = team.sum(_batch_sums(stack, tokens_bl) for tokens_bl in batches)
+    predicted = team.count(tokens_bl[:, 1:].numel() for tokens_bl in batches)
+    return {
+        i: GateGradients(sum_gn, squares_gn, predicted)
+        for i, (sum_gn, squares_gn) in zip(stack.mixers, sums_k2gn, strict=True)
+    }
+
+
+def _batch_sums(stack: Stack, tokens_bl: Tensor) -> Tensor:
+    """Sums over a batch of G_s and G_s^2, (mixers, 2, g, n)."""
+    backward = _backward(stack, *_entries(stack, tokens_bl), tokens_bl)
+    found = {i: torch.stack([G_bgn.sum(0), G_bgn.square().sum(0)]) for i, G_bgn in backward}
+    return torch.stack([found[i] for i in stack.mixers])
 
 
 @torch.no_grad()

@@ -21,32 +21,24 @@ from torch import Tensor
 from ghost.chunks import CHUNK, Piece, sequences
 from ghost.mixer import MixerInputs
 from ghost.ssd import STATISTICS
+from ghost.team import ALONE, Team
 
 
-def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def gramians(batches: Iterable[MixerInputs], chunk: int = CHUNK, team: Team = ALONE) -> tuple[Tensor, Tensor]:
     """Wc and Wo (g, n, n), float64 on the CPU: means over every (sample, step) of the batches."""
-    Wc_gnn, Wo_gnn, steps = gramian_sums(batches, chunk)
-    return Wc_gnn / steps, Wo_gnn / steps
+    Wc_gnn, Wo_gnn, steps = team.sums(_sums(x, chunk) for x in batches)
+    return Wc_gnn.cpu() / steps, Wo_gnn.cpu() / steps
 
 
-def gramian_sums(batches: Iterable[MixerInputs], chunk: int = CHUNK) -> tuple[Tensor, Tensor, int]:
-    """The sums that they are means of, and over how many (sample, step); batches are asked for once."""
-    sums, steps = [], 0
-    for x in batches:
-        sums.append(_sums(x, chunk))
-        steps += x.dt_blh.shape[0] * x.dt_blh.shape[1]
-    Wc_gnn, Wo_gnn = (torch.stack(part).sum(0).cpu() for part in zip(*sums, strict=True))
-    return Wc_gnn, Wo_gnn, steps
-
-
-def _sums(x: MixerInputs, chunk: int) -> tuple[Tensor, Tensor]:
+def _sums(x: MixerInputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums that both are means of, and the steps of all samples."""
     g, n = x.B_blgn.shape[2:]
     Wc_gnn = torch.zeros(g, n, n, dtype=STATISTICS, device=x.B_blgn.device)
     Wo_gnn = torch.zeros_like(Wc_gnn)
     for piece in chain.from_iterable(sequences(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, chunk)):
         Wc_gnn += _controllability(piece).sum((0, 1), dtype=STATISTICS)
         Wo_gnn += (piece.C_bcgqn.mT @ piece.C_bcgqn).sum((0, 1), dtype=STATISTICS)
-    return Wc_gnn, Wo_gnn
+    return Wc_gnn, Wo_gnn, torch.tensor(x.dt_blh[..., 0].numel())
 
 
 def _controllability(p: Piece) -> Tensor:

@@ -18,8 +18,9 @@ from ghost.saliency.shedder import shedder
 from ghost.saliency.statistics import LayerStatistics
 from ghost.saliency.unstructured import every_channel, sparsegpt, wanda
 from ghost.saliency.weights import magnitude, random
+from ghost.team import Team
 
-Measure = Callable[[LayerStatistics, Iterable[MixerInputs], str], LayerStatistics]
+Measure = Callable[[LayerStatistics, Iterable[MixerInputs], str, Team], LayerStatistics]
 Needs = Literal["weights", "layer", "gradients", "removals", "inputs"]
 PLAIN: dict[str, tuple[Any, str]] = {
     "soft": (False, "cuts no channels out that could be zeroed; leave --soft out"),
@@ -52,9 +53,9 @@ class Method:
     """One way to rank. `score` maps a layer's statistics, its number and the seed to a saliency (g, n), float64.
 
     `needs` says where its statistics come from: the `weights` alone; the `layer`'s inputs, through `measure` (weight
-    norms, inputs by batch and where they are from, for errors); `gradients` or `removals` of the whole dense model,
-    one-shot; or nothing but the mixer's normed `inputs`, which its form reads when the layer is pruned. `form` is what
-    becomes of a mixer, and `words` say in a line what it ranks by.
+    norms, inputs by batch, where they are from, for errors, and the processes that have them); `gradients` or
+    `removals` of the whole dense model, one-shot; or nothing but the mixer's normed `inputs`, which its form reads when
+    the layer is pruned. `form` is what becomes of a mixer, and `words` say in a line what it ranks by.
     """
 
     name: str

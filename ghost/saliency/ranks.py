@@ -10,15 +10,14 @@ from ghost.mixer import MixerInputs
 from ghost.saliency.energy import measure_energies
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS, states
+from ghost.team import ALONE, Team
 
 EVERY = 4
 
 
-def time_ranks(batches: Iterable[MixerInputs], where: str) -> Tensor:
+def time_ranks(batches: Iterable[MixerInputs], where: str, team: Team = ALONE) -> Tensor:
     """Mean rank (g, n) of every channel, from 0 for the worst to 1, over every `EVERY`-th position of the windows."""
-    total_lgn = torch.zeros((), dtype=STATISTICS)
-    for x in batches:
-        total_lgn = total_lgn + _weighted_energies(x).cpu()
+    total_lgn = team.sum(_weighted_energies(x).cpu() for x in batches)
     order_lgn = finite(total_lgn, "the state's energies", where).argsort(dim=-1, stable=True)
     ranks_lgn = order_lgn.argsort(dim=-1)
     return ranks_lgn.to(STATISTICS).mean(0) / max(1, ranks_lgn.shape[-1] - 1)
@@ -35,10 +34,12 @@ def _weighted_energies(x: MixerInputs) -> Tensor:
     return torch.cat(energies_cgn).unflatten(0, (-1, visited)).sum(0)  # some samples after the others
 
 
-def measure_ranks(norms: LayerStatistics, batches: Iterable[MixerInputs], where: str) -> LayerStatistics:
+def measure_ranks(
+    norms: LayerStatistics, batches: Iterable[MixerInputs], where: str, team: Team = ALONE
+) -> LayerStatistics:
     """`norms` with energies and ranks over time."""
-    measured = measure_energies(norms, batches, where)
-    return replace(measured, rank_gn=time_ranks(batches, where))
+    measured = measure_energies(norms, batches, where, team)
+    return replace(measured, rank_gn=time_ranks(batches, where, team))
 
 
 def sparsessm(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ghost.likelihood import summed_nll
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.stack import Stack
+from ghost.team import ALONE, Team
 
 STAYS = 1.0
 """Rank of a module that is not removed."""
@@ -38,12 +39,12 @@ def modules_to_remove(mixers: int, kept: int, d_state: int) -> int:
     return max(1, int(mixers * (d_state - kept) / d_state + 0.5))
 
 
-def removals(stack: Stack, batches: Sequence[Tensor], count: int) -> dict[int, Place]:
-    """The place of each decoder layer with a mixer, after `count` removals judged on batches of token ids (b, l).
-    CheckpointError where the losses overflow."""
+def removals(stack: Stack, batches: Sequence[Tensor], count: int, team: Team = ALONE) -> dict[int, Place]:
+    """The place of each decoder layer with a mixer, after `count` removals judged on the batches of token ids (b, l)
+    that the processes have. CheckpointError where the losses overflow."""
     removed: list[int] = []
     for _ in range(count):
-        nlls_k = sum((candidate_losses(stack, removed, tokens_bl) for tokens_bl in batches), start=torch.zeros(()))
+        nlls_k = team.sum(candidate_losses(stack, removed, tokens_bl) for tokens_bl in batches)
         finite(nlls_k, "the losses without one module", f"{len(removed)} modules removed")
         candidates = [i for i in stack.mixers if i not in removed]
         removed.append(candidates[int(nlls_k.argmin())])

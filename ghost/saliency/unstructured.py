@@ -6,13 +6,13 @@ of one block.
 """
 
 from collections.abc import Iterable
-from functools import reduce
 
 import torch
 from torch import Tensor
 
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
+from ghost.team import ALONE, Team
 
 BLOCK = 128
 """Columns whose masks are chosen together, as the paper does."""
@@ -26,17 +26,17 @@ def every_channel(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:
     return torch.ones_like(statistics.norm_b_gn)
 
 
-def wanda(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str) -> Tensor:
+def wanda(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str, team: Team = ALONE) -> Tensor:
     """Without the `drop` weights of each row that have the least |W_ij| |X_j| (Wanda, arXiv:2306.11695, equation 1).
 
     Compared within each output row, as the paper does. Ties go to the lower column.
     """
     squares = (x_blm.to(STATISTICS).square().sum((0, 1)).cpu() for x_blm in inputs)
-    norms_m = finite(reduce(torch.add, squares).sqrt(), "the mixer's inputs", where)
+    norms_m = finite(team.sum(squares).sqrt(), "the mixer's inputs", where)
     return rows_om.masked_fill(_lowest(rows_om.abs() * norms_m, drop), 0)
 
 
-def sparsegpt(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str) -> Tensor:
+def sparsegpt(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str, team: Team = ALONE) -> Tensor:
     """Without `drop` weights of each row, the later columns' weights making up for each that goes (SparseGPT,
     arXiv:2301.00774, algorithm 1).
 
@@ -44,7 +44,7 @@ def sparsegpt(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str) 
     weights of least (w_j / U_jj)^2 go, and what is right of j changes by -(w_j / U_jj) U_j. Ours: a row's share is kept
     in each row of a block, and not only on average over the rows, so that the rows are as thin as Wanda's.
     """
-    rows_om, factor_mm = rows_om.clone(), _factor(inputs, where)
+    rows_om, factor_mm = rows_om.clone(), _factor(inputs, where, team)
     width, dropped = rows_om.shape[1], 0
     for start in range(0, width, BLOCK):
         end = min(start + BLOCK, width)
@@ -66,10 +66,10 @@ def _thin_block(block_oc: Tensor, factor_cc: Tensor, drop: int) -> Tensor:
     return errors_oc
 
 
-def _factor(inputs: Iterable[Tensor], where: str) -> Tensor:
+def _factor(inputs: Iterable[Tensor], where: str, team: Team) -> Tensor:
     """The upper Cholesky factor of the inverse of the damped Hessian X^T X, (m, m) float64."""
     products = (_product(x_blm.flatten(0, 1)).to("cpu", STATISTICS) for x_blm in inputs)
-    hessian_mm = finite(reduce(torch.add, products), "the mixer's inputs", where)
+    hessian_mm = finite(team.sum(products), "the mixer's inputs", where)
     mean = float(hessian_mm.diagonal().mean())
     hessian_mm.diagonal().add_(DAMPING * mean if mean else 1.0)
     inverse_mm = torch.cholesky_inverse(torch.linalg.cholesky(hessian_mm))

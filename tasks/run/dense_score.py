@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from artifacts import keys
 from artifacts.claims import read
 from artifacts.digest import canonical_json, identity, parse_record, record_bytes, sha256_bytes
@@ -35,7 +33,7 @@ def _key(run: Run) -> str:
 def _depends_on(run: Run) -> dict[str, Any]:
     text = {"evaluation": run.determinants["evaluation"], "window": run.settings.window, "protocol": PROTOCOL}
     # Sums depend on how threads share them out, in their last digits.
-    return {"checkpoint": run.source.digest, "threads": torch.get_num_threads()} | text | numerics(run)
+    return {"checkpoint": run.source.digest, "threads": run.computing.threads} | text | numerics(run)
 
 
 def _record(run: Run, score: dict[str, Any]) -> dict[str, Any]:

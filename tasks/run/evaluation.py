@@ -90,7 +90,8 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
         device=str(run.stack.device),
         dtype=str(run.stack.dtype).removeprefix("torch."),
         batch_tokens=run.stack.batch_tokens,
-        threads=torch.get_num_threads(),
+        threads=run.computing.threads,
+        processes=run.computing.processes,
     )
     if run.stack.device.type == "cuda":
         torch.cuda.empty_cache()  # the walk has let its memory go, but only this process could use it

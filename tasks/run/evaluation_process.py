@@ -7,7 +7,6 @@ gone. Tasks of lm-eval go the same way (`tasks.run.benchmark_process`).
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,19 +14,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ghost.errors import EvaluationError, GhostError
 from ghost.out_of_memory import out_of_memory_in_one_line
+from tasks.run.child import end_group, end_with_the_run, environment, how_it_ended
 
 if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has to stand before
     from torch import Tensor
 
     from ghost.evaluation.perplexity import Perplexity
 
-STDERR_TAIL = 4096
-"""Bytes from the end of a dead evaluation's stderr in which its last line is looked for."""
 LEVERS = "a smaller --batch-tokens or --window, or --dtype bfloat16"
 LAST_WORDS_SECONDS = 60.0
 """An evaluation that has closed its stdout has this long to end by itself, so that its exit code can be had."""
@@ -43,6 +40,8 @@ class Job:
     dtype: str
     batch_tokens: int
     threads: int
+    """Of each process."""
+    processes: int = 1
 
 
 class Evaluator(Protocol):
@@ -90,21 +89,15 @@ def _started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process, and the end of its whole group when the block is left."""
     command = [sys.executable, "-P", "-m", module, json.dumps(job), *map(str, files)]
-    same_modules = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
     process = subprocess.Popen(
-        command, env=os.environ | same_modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         pass_fds=files, start_new_session=True,
     )  # fmt: skip
     with process:
         try:
             yield process
         finally:
-            _end_group(process.pid)
-
-
-def _end_group(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter where only a zombie is left
-        os.killpg(group, signal.SIGKILL)
+            end_group(process.pid)
 
 
 @contextmanager
@@ -114,7 +107,7 @@ def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[t
 
     def end() -> None:
         late.set()
-        _end_group(process.pid)
+        end_group(process.pid)
 
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
     timer.daemon = True
@@ -143,18 +136,12 @@ def _too_slow(timeout: float) -> str:
 
 
 def _death(code: int, log: IO[bytes]) -> str:
-    """How the process died, and the last line that it wrote to stderr."""
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    log.seek(max(0, log.seek(0, os.SEEK_END) - STDERR_TAIL))
-    last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-    return (
-        f"the evaluation's process {how}{f' ({last})' if last else ''}; see that it has enough memory, or give {LEVERS}"
-    )
+    return f"the evaluation's process {how_it_ended(code, log)}; see that it has enough memory, or give {LEVERS}"
 
 
 def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]) -> None:
     """The evaluating process: answers with the scores of the job, its first argument; tells of progress meanwhile."""
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    threading.Thread(target=end_with_the_run, daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
 
@@ -167,11 +154,6 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
         answer(scores=found)
     except GhostError as error:
         answer(refused=str(error))
-
-
-def _end_with_the_run() -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
-    os.killpg(0, signal.SIGKILL)
 
 
 def _answered(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
@@ -188,19 +170,19 @@ def _tokens(descriptor: int) -> "Tensor":
 
 
 def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
-    """Of each of the job's models by name, computed in this process."""
+    """Of each of the job's models by name, computed in this process, and in others beside it."""
     import torch
 
-    from ghost.checkpoint.source import open_checkpoint
-    from ghost.config import DTYPES
-    from ghost.evaluation.perplexity import perplexity
-    from ghost.stack import Stack
+    from ghost.evaluation.perplexity import text_batches
+    from ghost.following import Computed, LedPerplexity
+    from tasks.run.processes import hire
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
-    for name, folder in job.models.items():
-        checkpoint, device = open_checkpoint(Path(folder)), torch.device(job.device)
-        stack = Stack(checkpoint, device, DTYPES[job.dtype], batch_tokens=job.batch_tokens)
-        yield name, perplexity(stack, tokens, job.window, progress)
+    parts = text_batches(tokens, job.window, job.batch_tokens)
+    with hire(min(job.processes, len(parts)), job.threads) as team:
+        measured = LedPerplexity(team, Computed(job.device, job.dtype, job.batch_tokens), tokens, job.window)
+        for name, folder in job.models.items():
+            yield name, measured.perplexity(folder, progress)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from artifacts.manifest import write_record
 from artifacts.schemas import FORMAT_VERSION, TOKENS
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
+from ghost.budget import resolve_batch_tokens
 from ghost.calibration.tokens import digest, dominant_token, enough, load_tokenizer, read_tokens, sample_windows
 from ghost.checkpoint.companions import companions_digest
 from ghost.checkpoint.sizes import check_memory
@@ -23,16 +24,28 @@ from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_benchmarks
+from ghost.following import LedWalk
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
+from ghost.stream import batches
+from ghost.team import Gang, Team
 from ghost.walk import Walk, check_source
 from tasks.progress import SILENT, Progress
 from tasks.run.evaluation_process import Evaluator, evaluate_apart
 from tasks.run.out import check_out
+from tasks.run.processes import hire, join, processes_for, threads_each, torchrun_processes
 from tasks.staging import local
 from tasks.tables import token_columns
 from tasks.wording import display_name
+
+
+class Computing(NamedTuple):
+    """How many processes compute, on how many threads each; and those of them that walk through the layers."""
+
+    processes: int
+    threads: int
+    team: Team
 
 
 class Run:
@@ -58,11 +71,13 @@ class Run:
         benchmarks: BenchmarkList,
         progress: Progress,
         warnings: list[str],
+        computing: Computing,
     ) -> None:
         self.settings, self.store, self.source, self.tokenizer = settings, store, source, tokenizer
         self.stack = Stack(source, *_computed_on(settings), batch_tokens=settings.batch_tokens)
         self.calibration_bl, self.evaluation_tokens, self.benchmarks = calibration_bl, text, benchmarks
-        self.walk = Walk(self.stack, calibration_bl, settings)
+        self.computing = computing
+        self.walk = _walk(self.stack, calibration_bl, settings, computing.team)
         self.progress, self.warnings = progress, warnings
         self.prune_determinants = _prune_determinants(self)
         self.pruning = PruningKeys.of(identity(self.prune_determinants))
@@ -70,10 +85,13 @@ class Run:
         self.keys = RunKeys(identity(self.determinants))
 
 
-def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
-    """Open model, texts and store, and store nothing yet. Raises GhostError or ArtifactError for whatever is wrong with
-    them."""
+def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = False) -> Run:
+    """Open model, texts and store, and store nothing yet; `joins` the other processes if torchrun started this one.
+
+    Raises GhostError or ArtifactError for whatever is wrong with them."""
     computed_on = _computed_on(settings)
+    joined = torchrun_processes(settings) if joins else 1
+    processes = joined if joined > 1 else processes_for(settings, computed_on[0])
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     check_source(source, settings)
@@ -92,7 +110,12 @@ def open_run(settings: RunSettings, progress: Progress = SILENT) -> Run:
     warnings = [*left_out, *dominant_token(calibration_bl, words, "calibration")]
     warnings += [*unread, *dominant_token(text, words, "evaluation")]
     store = open_store(settings.store)
-    run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings)
+    batch_tokens = resolve_batch_tokens(settings.batch_tokens, source.mixer_layout, computed_on[0])
+    useful = len([*batches(*calibration_bl.shape, batch_tokens=batch_tokens)])
+    threads = threads_each(processes)
+    team = join(min(joined, useful)) if joined > 1 else hire(min(processes, useful), threads)
+    computing = Computing(processes, threads, team)
+    run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings, computing)
     check_out(settings.out, run.keys.run_id)
     return run
 
@@ -120,6 +143,10 @@ def _benchmarks(settings: RunSettings) -> BenchmarkList:
     if tasks.names:
         benchmark_manager(tasks)
     return tasks
+
+
+def _walk(stack: Stack, tokens_bl: Tensor, settings: RunSettings, team: Team) -> Walk:
+    return LedWalk(stack, tokens_bl, settings, team) if isinstance(team, Gang) else Walk(stack, tokens_bl, settings)
 
 
 def published_tokenizer(run: Run) -> dict[str, bytes] | None:
