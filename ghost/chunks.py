@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 64
-PIECE_BYTES, CACHE_BYTES = 512 << 20, 4 << 20
+PIECE_BYTES, CACHE_BYTES = 256 << 20, 4 << 20
 """How much is computed at once, on a GPU and on a CPU: bytes of L, of u, of one (q, n) and of one (n, p) for each chunk
 and head; the peak is a few times that. A GPU wants few large kernels, a CPU what its cache holds."""
 
