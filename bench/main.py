@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cuda, decode, energies, memory, operators, processes, quality, recovery, s3, walk
+from bench import cuda, decode, energies, memory, operators, processes, quality, recovery, s3, walk, windows
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "operators": operators.run,
     "decode": decode.run,
     "memory": memory.run,
+    "windows": windows.run,
     "quality": quality.run,
     "recovery": recovery.run,
     "s3": s3.run,

@@ -18,7 +18,7 @@ from ghost.forms import Dense, Evidence
 from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
-from ghost.recovery import DensePath, Pairs, Recovered, recover
+from ghost.recovery import DensePath, Pairs, Recovered, check_room, recover
 from ghost.recovery.pairs import FITTED_MOST, share
 from ghost.saliency import (
     LayerStatistics,
@@ -74,6 +74,8 @@ class Walk:
         self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
+        if self.recovers or self.method.calibrates:
+            check_room(stack.checkpoint.mixer_layout, stack.device, stack.dtype, tokens_bl.numel(), settings.recovery)
         if settings.energy is None:
             self.kept = kept_count(stack.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
         self._selections: dict[int, Selection] = {}

@@ -1,5 +1,6 @@
 """How many tokens are computed at once changes memory, and the last digits; what is held changes neither."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ghost.budget import BATCH_TOKENS, MOST_TOKENS, bytes_to_hold, tokens_within
+from ghost.checkpoint.families import family_of
+from ghost.errors import SettingsError
 from ghost.evaluation.perplexity import perplexity
 from ghost.mixer import MixerLayout
 from ghost.pruned_path import PrunedPath
+from ghost.recovery.pairs import FITTED_MOST, HELD_MOST
+from ghost.recovery.room import calibration_bytes
 from ghost.settings import RunSettings
 from ghost.stack import Stack
-from ghost.walk import LayerResult, walk
+from ghost.walk import LayerResult, Walk, walk
 from tests.hybrids import make_hybrid
 from tests.models import open_stack, random_tokens, stack_logits
 
@@ -69,18 +74,16 @@ def test_gradients_of_a_window_in_pieces_are_of_the_whole_window(folder: Path, a
 
 
 @pytest.mark.parametrize("batch_tokens", [37, 150, 300])
-@pytest.mark.parametrize("method", MEASURED)
 def test_what_is_computed_again_has_the_bits_of_what_was_held(
-    method: str, batch_tokens: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+    batch_tokens: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = RunSettings(sparsity=0.5, round_to=1, method=method)
     stack = open_stack(folder, batch_tokens=batch_tokens)
-    if method == "balanced" and stack.checkpoint.config.model_type != "mamba2":
-        pytest.skip("ghost writes projected checkpoints for mamba2 alone")
-    held = list(walk(stack, TOKENS, settings))
-    for most in (0, one_batch(stack)):
+    able = family_of(stack.checkpoint.config).projects
+    asked = [RunSettings(sparsity=0.5, round_to=1, method=name) for name in MEASURED if able or name != "balanced"]
+    held = [list(walk(stack, TOKENS, settings)) for settings in asked]
+    for most, number in product((0, one_batch(stack)), range(len(asked))):
         monkeypatch.setattr("ghost.budget.HELD_BYTES", most)
-        for ours, theirs in zip(walk(stack, TOKENS, settings), held, strict=True):
+        for ours, theirs in zip(walk(stack, TOKENS, asked[number]), held[number], strict=True):
             assert ours.selection.kept_gn.equal(theirs.selection.kept_gn)
             for a, b in zip(statistics([ours]), statistics([theirs]), strict=True):
                 assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
@@ -123,3 +126,18 @@ def test_a_gpu_computes_what_a_share_of_all_its_memory_holds() -> None:
 def test_on_a_cpu_the_default_stays_and_a_constant_is_held(folder: Path) -> None:
     assert open_stack(folder).batch_tokens == BATCH_TOKENS == 2048
     assert bytes_to_hold(torch.device("cpu"), resident=False) == 1 << 30
+
+
+@pytest.mark.parametrize("recovery", ["none", "lstsq", "fit"])
+def test_calibration_tokens_that_no_machine_holds_are_refused_up_front(recovery: str, at_once: Stack) -> None:
+    tokens = torch.zeros((), dtype=torch.int32).expand(1 << 30, 1 << 20)
+    levers = "--samples or --length" + ("" if recovery == "none" else ", or --recovery none")
+    asked = "" if recovery == "none" else f" with recovery {recovery}"
+    with pytest.raises(SettingsError, match=rf"^{1 << 50:,} calibration tokens{asked} take .* {levers}$"):
+        Walk(at_once, tokens, RunSettings.model_validate({"recovery": recovery, "round_to": 1}))
+
+
+def test_what_recovery_keeps_of_the_calibration_tokens() -> None:
+    plain, ridge, fitted = (calibration_bytes(LARGE, torch.bfloat16, 1 << 18, r) for r in ("none", "lstsq", "fit"))
+    assert (plain, ridge) == (4 * 2048 << 18, 2 * (4 + 2) * 2048 << 18)
+    assert fitted - ridge == (FITTED_MOST + HELD_MOST) * (2 * 2 * (4096 + 2048) + 4 * 64)

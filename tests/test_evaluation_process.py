@@ -83,7 +83,10 @@ def test_a_stopped_evaluation_is_ended(job: Job) -> None:
 
 
 def test_a_killed_evaluation_is_told_in_one_line(job: Job) -> None:
-    with meanwhile(psutil.Process.kill), pytest.raises(EvaluationError, match=r"was ended by SIGKILL; see .* memory$"):
+    with (
+        meanwhile(psutil.Process.kill),
+        pytest.raises(EvaluationError, match=r"was ended by SIGKILL; see .* memory, or give .*--batch-tokens"),
+    ):
         evaluate_apart(job, LONG, FOREVER, print)
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ghost.evaluation.contexts import PREDICTED, context_nll
-from ghost.evaluation.forward import within_logit_bytes
 from ghost.evaluation.perplexity import perplexity
 from ghost.evaluation.recall import Prompts, recall
+from ghost.likelihood import within_logit_bytes
 from ghost.stack import Head, Stack
 from tests.models import VOCAB, make_model, open_stack, random_tokens
 
@@ -54,7 +54,7 @@ def test_logits_stay_within_the_bound_and_the_figures_as_they_are(
 
     monkeypatch.setattr(Stack, "head", noted)
     bound = 4 * VOCAB * least * rows
-    monkeypatch.setattr("ghost.evaluation.forward.LOGIT_BYTES", bound)
+    monkeypatch.setattr("ghost.likelihood.LOGIT_BYTES", bound)
     torch.testing.assert_close(measure(stack), plain, rtol=1e-6, atol=0)
     assert max(sizes) == bound and len(sizes) > 1
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from ghost.likelihood import within_logit_bytes
 from ghost.stack import Stack
 from ghost.stream import batches
 
 TOKENS_PER_SWEEP = 1 << 15
-LOGIT_BYTES = 1 << 28
-"""Most that fp32 logits take at once; with what a loss makes of them it is two or three times that."""
 
 
 def tail_logits(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Tensor]]:
@@ -30,10 +29,3 @@ def _sweep(stack: Stack, rows_bl: Tensor, tail: int) -> Iterator[tuple[slice, Te
         for part in batches(*rows_bl.shape, batch_tokens=stack.batch_tokens):
             for some in within_logit_bytes(part, tail, stack.checkpoint.vocab_size):
                 yield some, logits(hidden_blm[some, -tail:])
-
-
-def within_logit_bytes(rows: slice, tokens: int, vocab: int) -> Iterator[slice]:
-    """The rows, of so many tokens each, in slices whose logits take LOGIT_BYTES at most, but one row at least."""
-    step = max(1, LOGIT_BYTES // (4 * tokens * vocab))
-    for start in range(rows.start, rows.stop, step):
-        yield slice(start, min(start + step, rows.stop))

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.errors import CorpusError
-from ghost.evaluation.forward import TOKENS_PER_SWEEP, within_logit_bytes
+from ghost.evaluation.forward import TOKENS_PER_SWEEP
 from ghost.evaluation.rows import exp, finite
-from ghost.ssd import STATISTICS
-from ghost.stack import Head, Stack
+from ghost.likelihood import summed_nll
+from ghost.stack import Stack
 from ghost.stream import batches
 from ghost.team import ALONE, Team
 
@@ -97,7 +96,7 @@ def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]
         hidden_blm = stack.run(torch.cat([rows_bl[:, :-1] for rows_bl in sweep])).hidden_blm
         with stack.head() as logits:
             for rows_bl, part_blm in zip(sweep, hidden_blm.split([len(rows_bl) for rows_bl in sweep]), strict=True):
-                yield _nll_of(logits, stack.checkpoint.vocab_size, rows_bl, part_blm)
+                yield summed_nll(logits, part_blm, rows_bl[:, 1:], stack.checkpoint.vocab_size)
         progress(_tokens(*sweep))
 
 
@@ -110,11 +109,3 @@ def _sweeps(parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
             sweep = []
         sweep.append(rows_bl)
     yield sweep
-
-
-def _nll_of(logits: Head, vocab: int, rows_bl: Tensor, hidden_blm: Tensor) -> Tensor:
-    targets_t = rows_bl[:, 1:].flatten().long().to(hidden_blm.device)
-    hidden_1tm, total = hidden_blm.flatten(0, 1)[None], torch.zeros((), dtype=STATISTICS, device=hidden_blm.device)
-    for some in within_logit_bytes(slice(0, len(targets_t)), 1, vocab):
-        total += F.cross_entropy(logits(hidden_1tm[:, some])[0], targets_t[some], reduction="sum").to(STATISTICS)
-    return total

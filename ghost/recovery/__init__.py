@@ -3,5 +3,6 @@
 from ghost.recovery.dense_path import DensePath
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.recover import Recovered, recover
+from ghost.recovery.room import check_room
 
-__all__ = ["DensePath", "Pairs", "Recovered", "recover"]
+__all__ = ["DensePath", "Pairs", "Recovered", "check_room", "recover"]

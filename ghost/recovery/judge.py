@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
+from ghost.likelihood import summed_nll
 from ghost.recovery.pairs import Pairs
-from ghost.ssd import STATISTICS
 from ghost.stack import Head
 from ghost.stream import Stream
 
@@ -33,14 +32,12 @@ def nlls(held: Pairs, i: int, candidates: Sequence[DecoderLayer]) -> list[float]
         streams = [[part.moved(layer.advance(part, channels)) for part in stream] for stream in streams]
         del layer  # before the next one is read
     with stack.head() as logits:
-        tokens = [held.tokens_bl[rows] for rows in parts]
-        sums = (held.team.sums(map(partial(_nll, logits), stream, tokens)) for stream in streams)
+        nll = partial(_nll, logits, stack.checkpoint.vocab_size)
+        sums = (held.team.sums(map(nll, stream, [held.tokens_bl[rows] for rows in parts])) for stream in streams)
         return [float(total / predicted) for total, predicted in sums]
 
 
-def _nll(logits: Head, stream: Stream, tokens_bl: Tensor) -> tuple[Tensor, Tensor]:
+def _nll(logits: Head, vocab: int, stream: Stream, tokens_bl: Tensor) -> tuple[Tensor, Tensor]:
     """Nats of some windows, and how many of their tokens were predicted."""
-    targets = tokens_bl[:, 1:].long().to(stream.hidden_blm.device).flatten()
-    predicted_tv = logits(stream.hidden_blm[:, :-1]).flatten(0, 1)
-    nats = F.cross_entropy(predicted_tv, targets, reduction="sum").to(STATISTICS)
-    return nats.cpu(), torch.tensor(len(targets))
+    targets_bl = tokens_bl[:, 1:]
+    return summed_nll(logits, stream.hidden_blm[:, :-1], targets_bl, vocab).cpu(), torch.tensor(targets_bl.numel())

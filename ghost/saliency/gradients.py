@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
+from ghost.likelihood import within_logit_bytes
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.ssd import STATISTICS
 from ghost.stack import Head, Stack
@@ -76,7 +77,8 @@ def _backward(stack: Stack, stream: Stream, entries: list[Tensor], tokens_bl: Te
     is used."""
     last_blm = entries.pop()
     with stack.head() as logits:
-        rows = [_loss_gradient(logits, *row) for row in zip(last_blm.split(1), tokens_bl.split(1), strict=True)]
+        vocab = stack.checkpoint.vocab_size
+        rows = [_loss_gradient(logits, *row, vocab) for row in zip(last_blm.split(1), tokens_bl.split(1), strict=True)]
     gradient_blm = torch.cat(rows)
     for i in reversed(range(stack.layers)):
         G_bgn, gradient_blm = _through_layer(stack.layer(i), stream.moved(entries.pop()), gradient_blm)
@@ -85,13 +87,15 @@ def _backward(stack: Stack, stream: Stream, entries: list[Tensor], tokens_bl: Te
 
 
 @torch.enable_grad()
-def _loss_gradient(logits: Head, hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
-    """dL_s/dhidden for sequences of one batch; one at a time, since logits are the widest tensor of all."""
-    hidden_blm = hidden_blm.detach().requires_grad_()
-    predicted_blv = logits(hidden_blm[:, :-1])
-    targets = tokens_bl[:, 1:].long().to(predicted_blv.device)
-    loss = F.cross_entropy(predicted_blv.flatten(0, 1), targets.flatten(), reduction="sum")
-    return torch.autograd.grad(loss, hidden_blm)[0]
+def _loss_gradient(logits: Head, hidden_blm: Tensor, tokens_bl: Tensor, vocab: int) -> Tensor:
+    """dL_s/dhidden for sequences of one batch; some steps at a time, since logits are the widest tensor of all."""
+    gradient_blm = torch.zeros_like(hidden_blm)
+    for steps in within_logit_bytes(slice(0, hidden_blm.shape[1] - 1), len(hidden_blm), vocab):
+        read_blm = hidden_blm[:, steps].detach().requires_grad_()
+        targets = tokens_bl[:, steps.start + 1 : steps.stop + 1].long().to(read_blm.device)
+        loss = F.cross_entropy(logits(read_blm).flatten(0, 1), targets.flatten(), reduction="sum")
+        gradient_blm[:, steps] = torch.autograd.grad(loss, read_blm)[0]
+    return gradient_blm
 
 
 @torch.enable_grad()

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ghost.likelihood import summed_nll
 from ghost.saliency.statistics import LayerStatistics, finite
-from ghost.ssd import STATISTICS
-from ghost.stack import Head, Stack
+from ghost.stack import Stack
 from ghost.team import ALONE, Team
 
 STAYS = 1.0
@@ -65,7 +64,8 @@ def candidate_losses(stack: Stack, removed: Sequence[int], tokens_bl: Tensor) ->
         stream = stream.moved(layer.advance(stream, silent))
         del layer  # before the next one is read
     with stack.head() as logits:
-        return torch.stack([_nll(logits, hidden_blm, tokens_bl) for hidden_blm in without])
+        nlls = [summed_nll(logits, h_blm[:, :-1], tokens_bl[:, 1:], stack.checkpoint.vocab_size) for h_blm in without]
+    return torch.stack(nlls).cpu()
 
 
 class Silent:
@@ -76,12 +76,6 @@ class Silent:
 
 
 SILENT = Silent()
-
-
-def _nll(logits: Head, hidden_blm: Tensor, tokens_bl: Tensor) -> Tensor:
-    predicted_tv = logits(hidden_blm[:, :-1]).flatten(0, 1)
-    targets = tokens_bl[:, 1:].long().to(predicted_tv.device).flatten()
-    return F.cross_entropy(predicted_tv, targets, reduction="sum").to("cpu", STATISTICS)
 
 
 def shedder(statistics: LayerStatistics, layer: int, seed: int) -> Tensor:

@@ -15,8 +15,10 @@ from ghost.budget import COPIES, FP32, bytes_to_hold, resolve_batch_tokens, toke
 from ghost.checkpoint.sizes import embeddings, head, largest_layer, layers
 from ghost.checkpoint.source import Checkpoint
 from ghost.chunks import CACHE_BYTES, PIECE_BYTES
-from ghost.evaluation.forward import LOGIT_BYTES, TOKENS_PER_SWEEP
+from ghost.evaluation.forward import TOKENS_PER_SWEEP
+from ghost.likelihood import LOGIT_BYTES
 from ghost.mixer import MixerLayout, Weights, mixer_forward, mixer_inputs
+from ghost.recovery.room import calibration_bytes
 from ghost.settings import RunSettings
 from ghost.ssd import energies
 from ghost.stack import what_fits
@@ -40,7 +42,8 @@ def memory(source: Checkpoint, settings: RunSettings, device: torch.device, dtyp
     if resident:
         layer = sum(part.bytes for part in layers(source, dtype))
     tokens = settings.samples * settings.length
-    stream, sweep = (count * layout.d_model * FP32 for count in (tokens, TOKENS_PER_SWEEP))
+    stream = calibration_bytes(layout, dtype, tokens, settings.recovery)
+    sweep = TOKENS_PER_SWEEP * layout.d_model * FP32
     inputs = tokens * (sum(layout.in_proj_sections) + sum(layout.conv_sections)) * dtype.itemsize
     held = min(inputs, bytes_to_hold(device, resident=resident))
     logits = COPIES * max(LOGIT_BYTES, FP32 * source.vocab_size)
