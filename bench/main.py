@@ -25,7 +25,7 @@ from bench import (
     s3,
     walk,
     windows,
-)  # fmt: skip
+)
 from ghost.config import resolve_device
 from ghost.errors import SettingsError
 
