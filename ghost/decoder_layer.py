@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ghost.kernels import scan
 from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
 from ghost.selection import Channels
-from ghost.ssd import ssd
 from ghost.stream import Stream
 
 Mix = Callable[[Tensor], Tensor]
@@ -72,7 +72,7 @@ class DecoderLayer:
             if channels is not None:
                 B_blgn, C_blgn = channels.cut(B_blgn, C_blgn)
             recurrence = inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h
-            y_blhp, state_bhpn = ssd(*recurrence, state_bhpn=state_bhpn)
+            y_blhp, state_bhpn = scan(*recurrence, state_bhpn=state_bhpn)
             outputs.append(mixer_output(self.layout, self.mixer, y_blhp, inputs.z))
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 

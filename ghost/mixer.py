@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.errors import CheckpointError, SettingsError
-from ghost.ssd import ssd
+from ghost.kernels import conv_silu, scan
 
 Weights = Mapping[str, Tensor]
 Gating = Literal["gate-then-norm", "norm-then-gate", "gate"]
@@ -178,7 +178,7 @@ def mixer_inputs(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> M
     if layout.multipliers != (1.0,) * 5:
         z, dt_blh = z * layout.multipliers[0], dt_blh * layout.multipliers[4]
         xBC = xBC * _per_channel(layout.multipliers[1:4], layout.conv_sections, xBC)
-    xBC = F.silu(causal_conv(xBC, weights["conv1d.weight"], weights.get("conv1d.bias")))
+    xBC = conv_silu(xBC, weights["conv1d.weight"], weights.get("conv1d.bias"))
     x, B, C = xBC.split(layout.conv_sections, dim=-1)
     groups = (layout.n_groups, layout.bc_channels)
     B_blgn, C_blgn = B.unflatten(-1, groups), C.unflatten(-1, groups)
@@ -204,19 +204,6 @@ def _per_channel(factors: tuple[float, ...], sections: list[int], like: Tensor) 
     return torch.cat([like.new_full((width,), factor) for factor, width in zip(factors, sections, strict=True)])
 
 
-def causal_conv(x_blc: Tensor, weight_c1k: Tensor, bias_c: Tensor | None) -> Tensor:
-    """Depthwise causal convolution along l, one multiply-add per tap: no transposes of (b, l, c). Adds up in fp32."""
-    length, taps = x_blc.shape[1], weight_c1k.shape[-1]
-    wide = torch.promote_types(x_blc.dtype, torch.float32)
-    padded, taps_kc = F.pad(x_blc.to(wide), (0, 0, taps - 1, 0)), weight_c1k[:, 0].to(wide).T
-    out = padded[:, taps - 1 :] * taps_kc[-1]
-    if bias_c is not None:
-        out += bias_c
-    for k in range(taps - 1):
-        out.addcmul_(padded[:, k : k + length], taps_kc[k])
-    return out.to(x_blc.dtype)
-
-
 def gated_norm(layout: MixerLayout, weights: Weights, y_bli: Tensor, z_bli: Tensor) -> Tensor:
     """RMS norm per group with the gate silu(z) before it, after it, or alone; computed in fp32."""
     y_bli, gate = y_bli.float(), F.silu(z_bli.float())
@@ -240,5 +227,5 @@ def mixer_output(layout: MixerLayout, weights: Weights, y_blhp: Tensor, z_bli: T
 def mixer_forward(layout: MixerLayout, weights: Weights, hidden_blm: Tensor) -> Tensor:
     """The whole mixer on a fresh sequence, (b, l, d_model) to (b, l, d_model)."""
     z, *recurrence = mixer_inputs(layout, weights, hidden_blm)
-    y_blhp, _ = ssd(*recurrence)
+    y_blhp, _ = scan(*recurrence)
     return mixer_output(layout, weights, y_blhp, z)

@@ -15,6 +15,7 @@ from ghost.checkpoint.families import FAMILIES, family_of
 from ghost.checkpoint.source import Checkpoint
 from ghost.errors import CheckpointError, SettingsError
 from ghost.forms import Dense, Evidence
+from ghost.kernels import exact_products
 from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
@@ -95,6 +96,7 @@ class Walk:
         return smallest_rank(spectra, self.settings.energy, self.settings.round_to)
 
     @torch.inference_mode()
+    @exact_products()
     def statistics(self, i: int) -> LayerStatistics:
         """Statistics of layer i, as its method needs them. Layers before it must be pruned or restored."""
         if self.method.needs != "layer":
@@ -122,6 +124,7 @@ class Walk:
         return self.form.select(saliency_gn, self.kept, self.settings.policy)
 
     @torch.inference_mode()
+    @exact_products()
     def reduce(self, i: int, statistics: LayerStatistics, selection: Selection) -> dict[str, Tensor]:
         """Layer i's pruned tensors, before any recovery."""
         source = self.stack.checkpoint
@@ -134,6 +137,7 @@ class Walk:
         return self.recovers or self.form.changes
 
     @torch.inference_mode()
+    @exact_products()
     def recover(self, i: int, pruned: Weights) -> Recovered:
         """Layer i's pruned tensors, corrected as the settings say. Layers before it must be restored."""
         path = self._reach(i)

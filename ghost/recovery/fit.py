@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
-from ghost.mixer import PROJECTIONS, MixerLayout, Weights, causal_conv, mixer_inputs, mixer_output, project
+from ghost.kernels import conv_silu
+from ghost.mixer import PROJECTIONS, MixerLayout, Weights, mixer_inputs, mixer_output, project
 from ghost.recovery.pairs import Pairs
 from ghost.ssd import ssd
 from ghost.stream import batches
@@ -151,7 +152,7 @@ def readings(layout: MixerLayout, parts: Parts, inputs_blm: Tensor) -> tuple[Ten
     bc = F.linear(inputs_blm * layout.in_multiplier, parts["in_proj.weight"], parts.get("in_proj.bias"))
     B, C = bc.chunk(2, dim=-1)
     bc = torch.cat([B * layout.multipliers[2], C * layout.multipliers[3]], dim=-1)
-    bc = F.silu(causal_conv(bc, parts["conv1d.weight"], parts.get("conv1d.bias")))
+    bc = conv_silu(bc, parts["conv1d.weight"], parts.get("conv1d.bias"))
     B_blgn, C_blgn = bc.unflatten(-1, (2, layout.n_groups, layout.bc_channels)).unbind(-3)
     if layout.projected_from:
         return project(B_blgn, parts["B_proj"]), project(C_blgn, parts["C_proj"])

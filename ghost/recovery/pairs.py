@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
+from ghost.kernels import scan
 from ghost.mixer import gated_norm, mixer_inputs
 from ghost.selection import Channels
-from ghost.ssd import ssd
 from ghost.stack import Stack
 from ghost.stream import Stream, batches
 from ghost.team import ALONE, Team
@@ -77,6 +77,6 @@ class Pairs:
         for rows in self.parts():
             inputs_blm, target_blm = self.take(rows)
             z_bli, *recurrence = mixer_inputs(layer.layout, layer.mixer, inputs_blm)
-            y_blhp, _ = ssd(*recurrence)
+            y_blhp, _ = scan(*recurrence)
             features_bli = gated_norm(layer.layout, layer.mixer, y_blhp.flatten(-2), z_bli)
             yield features_bli.flatten(0, 1), target_blm.flatten(0, 1)

@@ -26,17 +26,17 @@ EVERY = 4
 
 
 def coupling(batches: Iterable[MixerInputs], every: int = EVERY, team: Team = ALONE) -> Tensor:
-    """M (g, n, n), float64, from every `every`-th step; exact for 1."""
+    """M (g, n, n), float64 on the CPU, from every `every`-th step; exact for 1."""
     total_gnn, visits = team.sums(_sum(x, every) for x in batches)
-    return total_gnn / visits
+    return total_gnn.cpu() / visits
 
 
 def _sum(x: MixerInputs, every: int) -> tuple[Tensor, Tensor]:
     """The sum that M is the mean of, and the number of states that it is over."""
-    total_gnn, visits = torch.zeros((), dtype=STATISTICS), 0
+    total_gnn, visits = torch.zeros((), dtype=STATISTICS, device=x.B_blgn.device), 0
     for C_bcgn, H_bcgnrp in states(x.x_blhp, x.dt_blh, x.A_h, x.B_blgn, x.C_blgn, every=every):
         Z_bcgnk = (C_bcgn[..., None, None] * H_bcgnrp).flatten(4)
-        total_gnn = total_gnn + (Z_bcgnk @ Z_bcgnk.mT).sum((0, 1), dtype=STATISTICS).cpu()
+        total_gnn = total_gnn + (Z_bcgnk @ Z_bcgnk.mT).sum((0, 1), dtype=STATISTICS)
         visits += C_bcgn.shape[0] * C_bcgn.shape[1]
     return total_gnn, torch.tensor(visits)
 

@@ -17,7 +17,7 @@ EVERY = 4
 
 def time_ranks(batches: Iterable[MixerInputs], where: str, team: Team = ALONE) -> Tensor:
     """Mean rank (g, n) of every channel, from 0 for the worst to 1, over every `EVERY`-th position of the windows."""
-    total_lgn = team.sum(_weighted_energies(x).cpu() for x in batches)
+    total_lgn = team.sum(_weighted_energies(x) for x in batches).cpu()
     order_lgn = finite(total_lgn, "the state's energies", where).argsort(dim=-1, stable=True)
     ranks_lgn = order_lgn.argsort(dim=-1)
     return ranks_lgn.to(STATISTICS).mean(0) / max(1, ranks_lgn.shape[-1] - 1)

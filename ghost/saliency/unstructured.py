@@ -31,8 +31,8 @@ def wanda(rows_om: Tensor, inputs: Iterable[Tensor], drop: int, where: str, team
 
     Compared within each output row, as the paper does. Ties go to the lower column.
     """
-    squares = (x_blm.to(STATISTICS).square().sum((0, 1)).cpu() for x_blm in inputs)
-    norms_m = finite(team.sum(squares).sqrt(), "the mixer's inputs", where)
+    squares = (x_blm.to(STATISTICS).square().sum((0, 1)) for x_blm in inputs)
+    norms_m = finite(team.sum(squares).sqrt().cpu(), "the mixer's inputs", where)
     return rows_om.masked_fill(_lowest(rows_om.abs() * norms_m, drop), 0)
 
 
@@ -68,8 +68,8 @@ def _thin_block(block_oc: Tensor, factor_cc: Tensor, drop: int) -> Tensor:
 
 def _factor(inputs: Iterable[Tensor], where: str, team: Team) -> Tensor:
     """The upper Cholesky factor of the inverse of the damped Hessian X^T X, (m, m) float64."""
-    products = (_product(x_blm.flatten(0, 1)).to("cpu", STATISTICS) for x_blm in inputs)
-    hessian_mm = finite(team.sum(products), "the mixer's inputs", where)
+    products = (_product(x_blm.flatten(0, 1)).to(STATISTICS) for x_blm in inputs)
+    hessian_mm = finite(team.sum(products).cpu(), "the mixer's inputs", where)
     mean = float(hessian_mm.diagonal().mean())
     hessian_mm.diagonal().add_(DAMPING * mean if mean else 1.0)
     inverse_mm = torch.cholesky_inverse(torch.linalg.cholesky(hessian_mm))

@@ -25,6 +25,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.errors import CorpusError
 from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_benchmarks
 from ghost.following import LedWalk
+from ghost.kernels import versions
 from ghost.pruning import Pruning
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
@@ -164,7 +165,8 @@ def numerics(run: Run) -> dict[str, Any]:
     """What rounds: precision, kind of device, how many tokens are computed at once, and whose code computes."""
     dtype, batch = str(run.stack.dtype).removeprefix("torch."), run.stack.batch_tokens
     code = {"ghost": version("ghost-ssm"), "torch": torch.__version__, "transformers": version("transformers")}
-    return {"dtype": dtype, "device": run.stack.device.type, "batch_tokens": batch} | code
+    kernels = versions() if run.stack.device.type == "cuda" else {}
+    return {"dtype": dtype, "device": run.stack.device.type, "batch_tokens": batch} | code | kernels
 
 
 def _determinants(run: Run) -> dict[str, Any]:
