@@ -4,7 +4,7 @@ Speed does not depend on the values, so the weights are random, in real shapes. 
 torch; on a GPU with mamba-ssm and causal-conv1d it takes their kernels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -39,12 +39,31 @@ def _of_shape(shape: str, device: torch.device) -> dict[str, Any]:
     return figures | {f"prefill of {' x '.join(map(str, prompt_bl.shape))} tokens, seconds": seconds | ratios}
 
 
-def _contestants(shape: str) -> dict[str, Callable[[], Any]]:
+@torch.inference_mode()
+def by_state(
+    shape: str, layers: int | None, states: Sequence[int], batch: int, device: torch.device
+) -> dict[str, float]:
+    """Tokens per second by size of the state, and each against the first."""
+    fields = _fields(shape)
+    fields["num_hidden_layers"] = layers or fields["num_hidden_layers"]
+    made = {f"N = {n}": lambda n=n: Mamba2ForCausalLM(Mamba2Config(state_size=n, **fields)) for n in states}
+    models = {name: _made(make, device) for name, make in made.items()}
+    dense, found = f"N = {states[0]}", decode(models, torch.arange(PROMPT), batch, lambda rounds: None)
+    speeds = {name: batch * STEPS / median(timed.seconds) for name, timed in found.items()}
+    gains = {f"{name} / {dense}": speeds[name] / speeds[dense] for name in speeds if name != dense}
+    return {f"{name} tokens/s": speed for name, speed in speeds.items()} | gains
+
+
+def _fields(shape: str) -> dict[str, Any]:
     d_model, layers = SHAPES[shape]
-    fields: dict[str, Any] = {
+    return {
         "hidden_size": d_model, "num_hidden_layers": layers, "num_heads": 2 * d_model // 64, "head_dim": 64,
         "n_groups": 1, "vocab_size": VOCAB, "tie_word_embeddings": True,
     }  # fmt: skip
+
+
+def _contestants(shape: str) -> dict[str, Callable[[], Any]]:
+    fields = _fields(shape)
     return {
         "dense": lambda: Mamba2ForCausalLM(Mamba2Config(state_size=D_STATE, **fields)),
         "sliced": lambda: Mamba2ForCausalLM(Mamba2Config(state_size=KEPT, **fields)),

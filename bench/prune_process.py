@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from ghost.stack import Stack
 from ghost.walk import walk
 
 
-def main(source: str, target: str, device_name: str, samples: str, length: str) -> None:
+def main(source: str, target: str, device_name: str, samples: str, length: str, keeping: str = "auto") -> None:
     checkpoint, out, device = open_checkpoint(source), Path(target), torch.device(device_name)
     tokens_bl = torch.randint(
         checkpoint.vocab_size, (int(samples), int(length)), generator=torch.Generator().manual_seed(0)
@@ -29,7 +30,8 @@ def main(source: str, target: str, device_name: str, samples: str, length: str) 
     final.mkdir()
     started = time.perf_counter()
     form, selections = Sliced(), list[Selection]()
-    stack = Stack(checkpoint, device, resolve_dtype("auto", device))
+    kept: Any = None if keeping == "auto" else keeping
+    stack = Stack(checkpoint, device, resolve_dtype("auto", device), kept)
     for result in walk(stack, tokens_bl, RunSettings(sparsity=0.5)):
         pruned = form.reduce(Dense(checkpoint.mixer_layout, checkpoint.mixer(result.layer), result.selection))
         save_file(pruned, layers / f"{result.layer}.safetensors")
