@@ -118,7 +118,10 @@ app.command()(operations.gc)
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="energies, walk, processes, memory or all.")] = "all",
+    what: Annotated[
+        str,
+        typer.Argument(help="energies, walk, operators, windows, processes, memory, recovery-cost, cuda, ... or all."),
+    ] = "all",
     out: Annotated[
         Path | None, typer.Option(callback=expand_home, help="Also write the figures to this JSON file.")
     ] = None,

@@ -69,14 +69,14 @@ class Walk:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
         self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
-        every = [*batches(*tokens_bl.shape, batch_tokens=stack.batch_tokens)]
-        self.team = team if len(every) >= team.size else ALONE
-        own = self.team.share(every)
-        self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"
         if self.recovers or self.method.calibrates:
             check_room(stack.checkpoint.mixer_layout, stack.device, stack.dtype, tokens_bl.numel(), settings.recovery)
+        every = [*batches(*tokens_bl.shape, batch_tokens=stack.batch_tokens)]
+        self.team = team if len(every) >= team.size else ALONE
+        own = self.team.share(every)
+        self._first, self.share_bl = own[0].start, tokens_bl[own[0].start : own[-1].stop]
         if settings.energy is None:
             self.kept = kept_count(stack.checkpoint.mixer_layout.d_state, settings.sparsity, settings.round_to)
         self._selections: dict[int, Selection] = {}

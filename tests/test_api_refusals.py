@@ -54,7 +54,7 @@ def test_a_model_in_memory_that_cannot_be_pruned_is_refused_in_one_line(plain: C
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "sparsity": ({"sparsity": 1.5}, "sparsity: 1.5 is outside"),
     "method": ({"method": "luck"}, "method 'luck' is unknown; choose one of ghost"),
-    "unknown option": ({"sample": 4}, "sample=4 is no option of prune; choose from device"),
+    "unknown option": ({"sample": 4}, "sample=4 is no option of prune; choose from batch_tokens, device"),
     "an option of the pipeline": ({"store": "s3://bucket/x"}, "store='s3://bucket/x' is no option of prune"),
     "a value of another type": ({"samples": "many"}, "samples: .*'many'"),
     "no such folder": ({"model": "./nowhere"}, "model ./nowhere: no such folder"),

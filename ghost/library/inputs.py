@@ -142,9 +142,9 @@ def _checked_texts(texts: Iterable[str], split: Split) -> Iterator[str]:
 
 
 def _warn(sentences: Iterable[str]) -> None:
-    """Where `ghost.prune` or `ghost.perplexity` is called, two calls above."""
+    """Where `ghost.prune` or `ghost.perplexity` is called: two calls above, and the one of their decorator."""
     for sentence in sentences:
-        warnings.warn(sentence, GhostWarning, stacklevel=4)
+        warnings.warn(sentence, GhostWarning, stacklevel=5)
 
 
 def _checked_ids(ids: Tensor, split: Split, dimensions: int, source: Checkpoint) -> Tensor:
