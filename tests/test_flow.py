@@ -1,6 +1,7 @@
 """The flow in process, against a real Prefect server: states, artifacts, damage, partial layers, options."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,17 @@ def finished(bench: Bench) -> tuple[Path, dict[str, Any]]:
 
 
 def last_run_tasks(bench: Bench) -> dict[str, str]:
-    """State name of every task of the newest flow run, by the task run's name."""
+    """State name of every task of the newest flow run, by the task run's name, once the server has been told of their
+    ends: it hears of tasks by events, a moment later."""
+    deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
+        while (
+            not all(task_run.state and task_run.state.is_final() for task_run in runs) and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
     return {task_run.name: str(task_run.state_name) for task_run in runs}
 
 

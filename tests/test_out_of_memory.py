@@ -26,7 +26,7 @@ LINE = f"ghost: error: out of memory: {4 * TOO_MUCH} bytes could not be had; giv
 
 @pytest.fixture
 def greedy_mixers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghost.decoder_layer.ssd", take_too_much)
+    monkeypatch.setattr("ghost.decoder_layer.scan", take_too_much)
 
 
 def test_a_run(refused: Refused, greedy_mixers: None) -> None:
@@ -41,7 +41,7 @@ def test_an_evaluation(command: Refused, originals: Path, greedy_mixers: None) -
 def test_a_proof(command: Refused, originals: Path, greedy_mixers: None, tmp_path: Path) -> None:
     source, made = open_checkpoint(originals / "model"), tmp_path / "made"
     with pytest.MonkeyPatch.context() as modest:
-        modest.setattr("ghost.decoder_layer.ssd", ssd)
+        modest.setattr("ghost.decoder_layer.scan", ssd)
         prune(source, made)
     found = command("verify", made, "--against", source.folder, f"--text={originals / 'text.txt'}")
     assert found.startswith(f"{LINE}--tokens, or a machine with")
@@ -49,7 +49,7 @@ def test_a_proof(command: Refused, originals: Path, greedy_mixers: None, tmp_pat
 
 @pytest.mark.parametrize("recovery", ["lstsq", "fit"])
 def test_recovery_in_the_library(recovery: Any, originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghost.recovery.pairs.ssd", take_too_much)
+    monkeypatch.setattr("ghost.recovery.pairs.scan", take_too_much)
     monkeypatch.setattr("ghost.recovery.fit.ssd", take_too_much)
     with pytest.raises(MemoryLimitError, match=r"^out of memory: \d+ bytes could not be had; give a smaller batch_tok"):
         ghost.prune(originals / "model", calibration=random_tokens(9, 16), recovery=recovery, round_to=4)

@@ -33,7 +33,7 @@ def test_the_parameters_of_the_functions_are_these() -> None:
     parameters = {f.__name__: list(inspect.signature(f).parameters) for f in (ghost.prune, ghost.perplexity)}
     assert parameters == {
         "prune": ["model", "sparsity", "calibration", "method", "tokenizer", "progress", "options"],
-        "perplexity": ["model", "texts", "tokenizer", "window", "device", "dtype"],
+        "perplexity": ["model", "texts", "tokenizer", "window", "device", "dtype", "batch_tokens"],
     }
 
 
