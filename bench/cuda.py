@@ -41,23 +41,23 @@ PLANS = {
 def run(device: str) -> dict[str, Any]:
     """Seconds, bytes and ratios by part."""
     where, plan = torch.device(device), PLANS[torch.device(device).type]
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_random(Path(folder) / "source", plan.shape, plan.layers)
+        pruned = {f"{' x '.join(map(str, size))} tokens": _pruned(source, size, device) for size in plan.sizes}
     compared = walk.compared(plan.shape, plan.layers, plan.sizes[-1], where, resolve_dtype("auto", where))
     return {
         "kernels installed": len(versions()),
-        "from disk to disk": {
-            f"{' x '.join(map(str, size))} tokens": _pruned(plan, size, device) for size in plan.sizes
-        },
+        "from disk to disk": pruned,
         "walk / transformers' forward (bound 1.5)": compared["walk / transformers' forward"],
         "walk / ghost's dense forward": compared["walk / dense forward"],
         f"decoding at batch {plan.batch}": decode.by_state(plan.shape, plan.layers, plan.states, plan.batch, where),
     }
 
 
-def _pruned(plan: Plan, size: tuple[int, int], device: str) -> dict[str, Any]:
+def _pruned(source: Path, size: tuple[int, int], device: str) -> dict[str, Any]:
     """Weights resident where they fit, as in a run, and streamed, each in a process of its own."""
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        source = write_random(Path(folder) / "source", plan.shape, plan.layers)
         for keeping in ("auto", "ahead"):
             command = ["-m", "bench.prune_process", source, f"{folder}/{keeping}", device, *size, keeping]
             done = subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True)

@@ -1,14 +1,13 @@
 """The flow in process, against a real Prefect server: states, artifacts, damage, partial layers, options."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_EVENTS_MAXIMUM_SIZE_BYTES, temporary_settings
 
@@ -17,7 +16,7 @@ from ghost.errors import QualityGateError
 from tasks.run.events import FIGURES, GATE_FAILED, PUBLISHED, RESUMED
 from tests.chaos import Bench, contents, served_by
 from tests.models import make_native
-from tests.pipeline import events
+from tests.pipeline import events, task_states
 
 STAGES = ("calibrate", "score", "prune")
 
@@ -39,18 +38,10 @@ def finished(bench: Bench) -> tuple[Path, dict[str, Any]]:
 
 
 def last_run_tasks(bench: Bench) -> dict[str, str]:
-    """State name of every task of the newest flow run, by the task run's name, once the server has been told of their
-    ends: it hears of tasks by events, a moment later."""
-    deadline = time.monotonic() + 60
+    """State name of every task of the newest flow run, by the task run's name."""
     with get_client(sync_client=True) as client:
         newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
-        while (
-            not all(task_run.state and task_run.state.is_final() for task_run in runs) and time.monotonic() < deadline
-        ):
-            time.sleep(0.2)
-            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
-    return {task_run.name: str(task_run.state_name) for task_run in runs}
+    return task_states(bench.api, newest)
 
 
 def test_every_layer_has_its_three_tasks_and_a_second_run_reports_them_cached(bench: Bench, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Sources that are watched by a recipe, for tests against a real server."""
 
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -25,6 +24,7 @@ from artifacts.publish import published
 from flows.watch import ghost_watch
 from tasks.watch.recipe import read_recipe
 from tests.chaos import served_by
+from tests.hub_stub import serving
 from tests.pipeline import ROOT, client, prefect
 
 SIZES = {"samples": 8, "length": 64, "window": 128, "round_to": 8}
@@ -139,15 +139,8 @@ def listening() -> Iterator[tuple[str, "Queue[str]"]]:
             self.send_response(200)
             self.end_headers()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", posted
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        yield f"{address}/", posted
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 import torch
 
+from ghost.budget import FP32
 from ghost.checkpoint.sizes import GB
 from ghost.config import free_bytes
 from ghost.errors import SettingsError
 from ghost.mixer import MixerLayout
 from ghost.recovery.pairs import FITTED_MOST, HELD_MOST
-
-FP32 = 4
 
 
 def calibration_bytes(layout: MixerLayout, dtype: torch.dtype, tokens: int, recovery: str) -> int:
