@@ -32,7 +32,9 @@ class Piece(NamedTuple):
 
     def entry_states(self) -> Tensor:
         """H_0 of every chunk, (b, c, g, n, r, p)."""
-        return torch.stack(self.states_bgnrp[:-1], dim=1)
+        *entered_bgnrp, _ = self.states_bgnrp
+        # A CPU's cache often holds one chunk: nothing to copy then.
+        return entered_bgnrp[0].unsqueeze(1) if len(entered_bgnrp) == 1 else torch.stack(entered_bgnrp, dim=1)
 
 
 def sequences(
