@@ -107,6 +107,17 @@ def test_a_part_larger_than_the_memory_that_is_there_is_refused(wide: Path, monk
         check_memory(source, torch.device("cuda:0"), torch.bfloat16)
 
 
+def test_each_of_several_processes_needs_room_of_its_own(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_checkpoint(wide / "model")
+    largest = largest_layer(source, torch.bfloat16)
+    monkeypatch.setattr(sizes, "free_bytes", lambda device: 2 * largest.bytes)
+    check_memory(source, CPU, torch.bfloat16, processes=2)
+    check_memory(source, torch.device("cuda:0"), torch.bfloat16, processes=3)  # each has a GPU
+    told = r"GB in bfloat16 in each of 3 processes, and .* GB are free on cpu; give fewer --processes, another --device"
+    with pytest.raises(SettingsError, match=told):
+        check_memory(source, CPU, torch.bfloat16, processes=3)
+
+
 def test_embeddings_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "free_bytes", lambda device: 3_000_000)
     with pytest.raises(SettingsError, match=r"^the head of .* takes 0\.0042 GB in float32, and 0\.003 GB are free"):

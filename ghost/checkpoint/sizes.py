@@ -70,22 +70,25 @@ def head(checkpoint: Checkpoint, dtype: torch.dtype) -> Part:
     return _part("the head", checkpoint, checkpoint.names.outside(embeddings=False), dtype)
 
 
-def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """SettingsError where a part of the model is larger than all that is free on the device: nothing could be computed
-    with it. That it fits does not say that what is computed beside it does."""
+def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, processes: int = 1) -> None:
+    """SettingsError where a part of the model is larger than all that is free on the device for each process: nothing
+    could be computed with it. That it fits does not say that what is computed beside it does."""
     parts = largest_layer(checkpoint, dtype), embeddings(checkpoint, dtype), head(checkpoint, dtype)
     largest, free = max(parts, key=lambda part: part.bytes), free_bytes(device)
-    if largest.bytes > free:
+    sharing = processes if device.type == "cpu" else 1  # of several processes each has a GPU of its own
+    if largest.bytes * sharing > free:
+        each = f" in each of {sharing} processes" if sharing > 1 else ""
         raise SettingsError(
-            f"{largest.name} of {checkpoint.folder} takes {largest.bytes / GB:.3g} GB in {_name(dtype)}, and "
-            f"{free / GB:.3g} GB are free on {device}; {_remedy(device, dtype)}"
+            f"{largest.name} of {checkpoint.folder} takes {largest.bytes / GB:.3g} GB in {_name(dtype)}{each}, and "
+            f"{free / GB:.3g} GB are free on {device}; {_remedy(device, dtype, sharing)}"
         )
 
 
-def _remedy(device: torch.device, dtype: torch.dtype) -> str:
+def _remedy(device: torch.device, dtype: torch.dtype, sharing: int) -> str:
+    fewer = "fewer --processes, " if sharing > 1 else ""
     half = "" if dtype == torch.bfloat16 else "--dtype bfloat16, which takes half of it, "
     other = "--device cpu" if device.type == "cuda" else "another --device"
-    return f"give {half}{other}, or a machine with more memory"
+    return f"give {fewer}{half}{other}, or a machine with more memory"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,5 +1,6 @@
 """The tensors of a model folder, read one at a time; what is not asked for is never in memory."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ INDEXED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 CHECKED_AT_ONCE = 1 << 22
 """Elements."""
+HELD_TO_CHECK = 64 << 20
+"""Bytes, or one tensor: opening a pickled file of a 1.3B model takes 35 milliseconds, once a tensor 15 seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,17 @@ class TensorFiles:
         return loaded
 
     def check_finite(self, names: Iterable[str]) -> None:
-        """CheckpointError for one of these tensors that is not finite; one of them is in memory at a time."""
+        """CheckpointError for one of these tensors that is not finite; HELD_TO_CHECK of them in memory at a time."""
+        group: list[str] = []
         for name in names:
-            self.load([name])
+            if group and self._bytes((*group, name)) > HELD_TO_CHECK:
+                self.load(group)
+                group = []
+            group.append(name)
+        self.load(group)
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        return sum(math.prod(self.shapes[name]) * self.dtypes[name].itemsize for name in names)
 
     def check_floats(self, names: Iterable[str]) -> None:
         """CheckpointError where one of these tensors, weights of the model, is of integers."""

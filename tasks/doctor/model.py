@@ -103,7 +103,7 @@ def _cost(source: Checkpoint, settings: RunSettings, device: torch.device, dtype
         "memory_bytes": memory(source, settings, device, dtype),
     }
     try:
-        check_memory(source, device, dtype)
+        check_memory(source, device, dtype, settings.processes)
     except SettingsError as error:
         return told | {"refused": str(error)}
     return told | times(source, settings, device, dtype)

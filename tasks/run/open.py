@@ -96,7 +96,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     check_source(source, settings)
-    check_memory(source, *computed_on)
+    check_memory(source, *computed_on, processes)
     tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
     calibration, left_out = read_tokens(words, local(settings.calibration, "text"), "calibration", most)
