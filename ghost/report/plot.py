@@ -28,9 +28,9 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
-    """Numbers of layers across, at most twelve of them labelled."""
-    step = math.ceil((layers[-1] - layers[0] + 1) / MOST_LAYERS)
-    return axis("layer", showgrid=False, tickformat="d", tick0=layers[0], dtick=step)
+    """Numbers of layers across, at most twelve labelled; none that has nothing to show, as others of a hybrid."""
+    labelled = layers[:: math.ceil(len(layers) / MOST_LAYERS)]
+    return axis("layer", showgrid=False, tickformat="d", tickvals=list(labelled))
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
