@@ -53,10 +53,12 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     """
     from flows.console import Bars
     from flows.summary import print_summary
+    from tasks.run.child import end_with_torchrun
     from tasks.run.follower import follow, follows
     from tasks.run.open import open_run
 
     if follows():
+        end_with_torchrun()
         raise SystemExit(follow())
     settings = RunSettings.make(**fields)
     with Bars() as bars:

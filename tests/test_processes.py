@@ -78,10 +78,21 @@ def test_a_run_by_several_processes_has_the_bytes_of_one_whoever_is_killed(
     assert contents(tmp_path) == expected
 
 
-def test_torchrun_starts_the_same_run(bench: Bench, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_torchrun_starts_the_same_run_and_takes_it_along_when_killed(
+    bench: Bench, expected: dict[str, bytes], tmp_path: Path
+) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flows.cli"]
     command = [*torchrun, *bench.arguments(tmp_path, *OPTIONS)]
     env = os.environ | {"PREFECT_API_URL": bench.api, "OMP_NUM_THREADS": "1"}
+    with (tmp_path.parent / "killed.log").open("wb") as log:
+        first = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    wait_for(first, lambda: any(tmp_path.glob("prunings/*/layers/000/layer.json")))
+    everyone = children(first.pid)
+    first.kill()
+    first.wait()
+    assert_gone(everyone, SOON)
+    assert len(everyone) == 2 and not list(tmp_path.rglob("manifest.json"))
+
     ended = subprocess.run(command, env=env, capture_output=True, timeout=300)
     assert ended.returncode == 0, ended.stderr.decode()
     assert contents(tmp_path) == expected

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 from contextlib import suppress
 from typing import IO
 
@@ -35,3 +37,14 @@ def end_with_the_run() -> None:
     """End this process and its group when stdin ends, which is when the one that started it does."""
     os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when the process ends
     os.killpg(0, signal.SIGKILL)
+
+
+def end_with_torchrun() -> None:
+    """Stop this process soon after torchrun is gone that started it: killed, it ends none of those that it started."""
+    threading.Thread(target=_stop_as_an_orphan, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop_as_an_orphan(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

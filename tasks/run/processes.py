@@ -12,16 +12,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
 
 import torch
+import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from ghost.errors import ProcessError, SettingsError
 from ghost.settings import RunSettings
 from ghost.team import ALONE, PATIENCE, Gang, Team
-from tasks.run.child import end_group, environment, how_it_ended
+from tasks.run.child import end_group, end_with_torchrun, environment, how_it_ended
 
 HOST = "127.0.0.1"
 MEMBERS, REASON = "members", "reason"
@@ -85,6 +87,7 @@ class Joined:
     """The meeting of those that torchrun has started. It ends them all with the first that fails."""
 
     def __init__(self, members: int) -> None:
+        end_with_torchrun()
         self._members = members
         self._store, _, _ = next(iter(rendezvous("env://", timeout=PATIENCE)))
 
@@ -96,11 +99,14 @@ class Joined:
         return _found(self._reason) or f"one of the run's processes is gone; {AGAIN}"
 
     def end(self) -> None:
-        if not self._store.check([MEMBERS]):  # there was nothing to do
-            self._store.set(MEMBERS, "0")
+        with suppress(dist.DistError):  # the store is torchrun's, and gone with it
+            if not self._store.check([MEMBERS]):  # there was nothing to do
+                self._store.set(MEMBERS, "0")
 
     def _reason(self) -> str | None:
-        return self._store.get(REASON).decode() if self._store.check([REASON]) else None
+        with suppress(dist.DistError):
+            return self._store.get(REASON).decode() if self._store.check([REASON]) else None
+        return None
 
 
 class Hired:
