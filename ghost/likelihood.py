@@ -1,4 +1,7 @@
-"""How likely a model says tokens are. Logits are the widest tensors of all: only some are in memory at a time."""
+"""How likely a model says tokens are, and how far it is in that from another one.
+
+Logits are the widest tensors of all: only some are in memory at a time.
+"""
 
 from collections.abc import Iterator
 
@@ -21,6 +24,17 @@ def summed_nll(logits: Head, hidden_blm: Tensor, targets_bl: Tensor, vocab: int)
     for some in within_logit_bytes(slice(0, len(targets_t)), 1, vocab):
         losses = F.cross_entropy(logits(hidden_1tm[:, some])[0], targets_t[some], reduction="sum")
         total += losses.to(STATISTICS)
+    return total
+
+
+def summed_kl(logits: Head, hidden_blm: Tensor, dense_blm: Tensor, vocab: int) -> Tensor:
+    """KL(dense || model) of the next token's distribution in nats, summed over all positions, float64 (); both by what
+    the head reads of them, (b, l, d_model) each."""
+    total = torch.zeros((), dtype=STATISTICS, device=hidden_blm.device)
+    hidden_1tm, dense_1tm = (blm.flatten(0, 1)[None] for blm in (hidden_blm, dense_blm))
+    for some in within_logit_bytes(slice(0, hidden_1tm.shape[1]), 2, vocab):
+        found, wanted = (logits(part[:, some])[0].log_softmax(-1) for part in (hidden_1tm, dense_1tm))
+        total += F.kl_div(found, wanted, reduction="sum", log_target=True).to(STATISTICS)
     return total
 
 
