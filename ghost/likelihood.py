@@ -16,15 +16,15 @@ LOGIT_BYTES = 1 << 28
 """Most that fp32 logits take at once; with what a loss makes of them it is two or three times that."""
 
 
-def summed_nll(logits: Head, hidden_blm: Tensor, targets_bl: Tensor, vocab: int) -> Tensor:
-    """Negative log-likelihood in nats, summed over all targets, float64 (); `hidden_blm` is what they are predicted
-    from."""
-    total = torch.zeros((), dtype=STATISTICS, device=hidden_blm.device)
+def nlls(logits: Head, hidden_blm: Tensor, targets_bl: Tensor, vocab: int) -> Tensor:
+    """Negative log-likelihood in nats of each sequence's targets together, float64 (b,); `hidden_blm` is what they are
+    predicted from."""
     hidden_1tm, targets_t = hidden_blm.flatten(0, 1)[None], targets_bl.flatten().long().to(hidden_blm.device)
-    for some in within_logit_bytes(slice(0, len(targets_t)), 1, vocab):
-        losses = F.cross_entropy(logits(hidden_1tm[:, some])[0], targets_t[some], reduction="sum")
-        total += losses.to(STATISTICS)
-    return total
+    losses = [
+        F.cross_entropy(logits(hidden_1tm[:, some])[0], targets_t[some], reduction="none").to(STATISTICS)
+        for some in within_logit_bytes(slice(0, len(targets_t)), 1, vocab)
+    ]
+    return torch.cat(losses).view(targets_bl.shape).sum(1)
 
 
 def summed_kl(logits: Head, hidden_blm: Tensor, dense_blm: Tensor, vocab: int) -> Tensor:

@@ -61,6 +61,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
     return {
         **{figure: {name: values[figure] for name, values in plain.items()} for figure in ("perplexity", "nll")},
+        "nll_change_stderr": scores["dense"].error_of_change(scores["pruned"]),
         "state_bytes": {name: state_bytes(layout, len(layers)) for name, layout in layouts.items()},
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
