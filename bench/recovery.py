@@ -49,6 +49,8 @@ class Cell:
     """Tokens at the start of each evaluation text."""
     windows: tuple[int, ...] = (512, 2048)
     """Evaluation windows: as long as a calibration window, and four times as long."""
+    seed: int = 0
+    """Which windows are drawn for calibration, and what steps draw."""
     device: str = "auto"
     method: str = "ghost"
     kept: int = 0
@@ -82,8 +84,8 @@ def _prune(stack: Stack, cell: Cell, folder: Path) -> None:
     source = stack.checkpoint
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
-    settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1)
-    results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, seed=0), settings))
+    settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1, seed=cell.seed)
+    results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, cell.seed), settings))
     write_pruned(source, results, form_of(cell.method, soft=False), folder)
 
 
@@ -150,7 +152,7 @@ def main() -> None:
     )  # fmt: skip
     for name in ("model", "calibration", "method", "device"):
         parser.add_argument(f"--{name}", default=getattr(base, name))
-    for name in ("samples", "length", "tokens"):
+    for name in ("samples", "length", "tokens", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(base, name))
     parser.add_argument("--evaluation", default="stdlib", help="texts, separated by commas")
     parser.add_argument("--windows", default="512,2048", help="tokens, separated by commas")

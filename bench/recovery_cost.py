@@ -75,7 +75,7 @@ def _clocked(clock: Seconds) -> Iterator[None]:
     phases = [
         (fit, "windows", "windows"), (fit, "_step", "step"), (fit, "_error", "error"),
         (ridge, "sums", "sums"), (recover, "out_proj_candidates", "ridge"),
-        (recover, "nlls", "judge"), (judge, "_nll", "head"),
+        (judge.Judge, "divergences", "judge"), (judge, "summed_kl", "head"),
     ]  # fmt: skip
     with ExitStack() as patches:
         for module, function, phase in phases:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ghost.report.figures import NOT_FINITE, in_form, rise
+from ghost.report.figures import NOT_FINITE, error_of_rise, in_form, rise
 from ghost.report.run_form import unit
 
 HEADINGS = ("", "dense", "pruned", "change")
@@ -20,7 +20,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Quantity, dense, pruned, change; perplexity and state first."""
     kept = f"{summary['kept_channels']:,} of {summary['channels']:,}"
     return [
-        _row("perplexity", summary["perplexity"], "{:.3f}"),
+        _perplexity_row(summary),
         _row("state bytes per sequence", summary["state_bytes"], "{:,}"),
         _row("d_state", summary["d_state"], "{}"),
         _row("parameters", summary["parameters"], "{:,}"),
@@ -32,6 +32,12 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ),
         *(_task_row(score) for score in summary.get("tasks", {}).get("scores", ()) if score["main"]),
     ]
+
+
+def _perplexity_row(summary: dict[str, Any]) -> tuple[str, str, str, str]:
+    name, dense, pruned, change = _row("perplexity", summary["perplexity"], "{:.3f}")
+    error = error_of_rise(summary)
+    return name, dense, pruned, change if error is None else f"{change} ± {100 * error:.1g}%"
 
 
 def _task_row(score: dict[str, Any]) -> tuple[str, str, str, str]:

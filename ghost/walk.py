@@ -144,7 +144,8 @@ class Walk:
         path.let_go()
         assert self._dense is not None
         inputs_blm = torch.cat(list(path.mixer_inputs()))
-        own = path.stream, inputs_blm, self._dense.outputs(), torch.arange(len(self.share_bl))
+        rows = torch.arange(len(self.share_bl))
+        own = path.stream, self._dense.stream, inputs_blm, self._dense.outputs(), rows
         pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._first)
         level, seed = self.settings.recovery, self.settings.seed
         return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")

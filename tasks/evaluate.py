@@ -135,14 +135,7 @@ def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
     prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
     total = len(opened.stacks) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
-    for (pairs, distance), made in prompts.items():
-        scores = {
-            name: recall.recall(stack, made, lambda done: progress("recall, tokens", done, total))
-            for name, stack in opened.stacks.items()
-        }
-        for metric in recall.METRICS:
-            by_model = {name: score[metric] for name, score in scores.items()}
-            yield from rows.sampled("recall", f"{pairs} pairs, distance {distance}", metric, by_model)
+    yield from recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
 
 
 def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:

@@ -11,8 +11,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ghost.evaluation.perplexity import Perplexity
-    from tasks.run.evaluation_process import Job
+    from tasks.run.evaluation_process import Job, Measured
 
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="ghost-prefect-", ignore_cleanup_errors=True)
 SHARED = tempfile.TemporaryDirectory(prefix="ghost-tests-", ignore_cleanup_errors=True)
@@ -45,13 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
-def evaluate_here(
-    job: "Job", tokens: "Tensor", timeout: float, progress: Callable[[int], None]
-) -> "dict[str, Perplexity]":
+def evaluate_here(job: "Job", tokens: "Tensor", timeout: float, progress: Callable[[int], None]) -> "Measured":
     """As `evaluate_apart`, without the seconds that its process takes to import torch."""
-    from tasks.run.evaluation_process import perplexities
+    from tasks.run.evaluation_process import measure
 
-    return dict(perplexities(job, tokens, progress))
+    return measure(job, tokens, progress)
 
 
 @pytest.fixture(scope="session", autouse=True)

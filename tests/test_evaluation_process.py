@@ -10,14 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
+from ghost.calibration.tokens import load_tokenizer
+from ghost.checkpoint.source import open_checkpoint
 from ghost.errors import EvaluationError, GhostError
 from ghost.evaluation.perplexity import perplexity
-from tasks.run.evaluation_process import Job, evaluate_apart
+from ghost.evaluation.plan import Plan
+from ghost.evaluation.recall import make_words
+from tasks.evaluate import measure as assess
+from tasks.evaluate import open_assessment
+from tasks.run.evaluation_process import Job, evaluate_apart, measure
 from tasks.run.open import Run
 from tests.by_hand import small_settings, through_layers
 from tests.models import make_model, open_stack, random_tokens
@@ -64,10 +71,30 @@ def meanwhile(deed: Callable[[psutil.Process], None]) -> Iterator[None]:
 
 def test_scores_are_those_of_this_process_to_the_last_bit(job: Job) -> None:
     tokens, finished = random_tokens(1, 3000)[0], []
-    scores = evaluate_apart(job, tokens, FOREVER, finished.append)
+    scores = evaluate_apart(job, tokens, FOREVER, finished.append).perplexities
     assert scores == {name: perplexity(open_stack(Path(at)), tokens, 64) for name, at in job.models.items()}
     assert list(scores) == ["dense", "pruned"] and sum(finished) == 2 * 2999
     assert_gone(evaluations())
+
+
+def test_recall_is_that_of_ghost_eval(job: Job) -> None:
+    demo = str(open_checkpoint("demo").folder)
+    asked = replace(job, models={}, recalled={"model": demo}, tokenizer=demo)
+    found = measure(asked, random_tokens(1, 100)[0], print)
+    plan = Plan(contexts="", batch_sizes="", distances="0")
+    options: dict[str, Any] = {"text": "stdlib", "tokenizer": None, "device": "cpu", "dtype": "float32"}
+    opened = open_assessment(plan, "demo", None, batch_tokens=2048, **options)
+    assert found == ({}, assess(opened, lambda *_: None)["rows"]) and len(found.recall) == 9
+
+
+def test_recall_has_as_many_pairs_as_the_vocabulary_has_words_for(job: Job) -> None:
+    asked = replace(job, models={}, recalled=job.models, tokenizer=job.models["dense"])
+    vocabulary = load_tokenizer(job.models["dense"])
+    words = len(make_words(vocabulary, random_tokens(1, 100)[0], len(vocabulary)).words_w)
+    found = measure(asked, random_tokens(1, 100)[0], print).recall
+    assert 8 <= words < 128, "as a small vocabulary has"
+    expected = [f"{pairs} pairs, distance 0" for pairs in (4, 16, 64) if 2 * pairs <= words]
+    assert list(dict.fromkeys(row["case"] for row in found)) == expected
 
 
 def test_an_evaluation_that_takes_too_long_is_ended(job: Job) -> None:
@@ -121,7 +148,9 @@ def test_an_exception_in_the_run_ends_the_evaluation(job: Job) -> None:
 
 RUN = """
 import sys, torch
-from tasks.run.evaluation_process import Job, evaluate_apart
+from tasks.evaluate import measure as assess
+from tasks.evaluate import open_assessment
+from tasks.run.evaluation_process import Job, evaluate_apart, measure
 job = Job(models={"dense": sys.argv[1]}, window=64, device="cpu", dtype="float32", batch_tokens=2048, threads=1)
 evaluate_apart(job, torch.zeros(1 << 22, dtype=torch.int32), 600, lambda tokens: print(tokens, flush=True))
 """

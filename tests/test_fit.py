@@ -37,7 +37,7 @@ def entry(stack: Stack) -> Pairs:
     """At layer 0, where both paths are the same."""
     dense, path = DensePath(stack, TOKENS), PrunedPath(stack, TOKENS)
     inputs_blm, outlook = torch.cat(list(path.mixer_inputs())), dict.fromkeys(range(LAYERS), FIRST)
-    return Pairs(stack, TOKENS, path.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
+    return Pairs(stack, TOKENS, path.stream, dense.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_of_a_projected_mixer_the_projections_move(stack: Stack, pairs: Pairs) -
 def test_the_stored_precision_is_kept_and_what_is_not_fitted_is_not_rounded(stack: Stack) -> None:
     layer, low = pruned(stack), Stack(stack.checkpoint, stack.device, torch.bfloat16)
     found = recover(entry(low), 0, layer.mixer, local=False, seed=0, refit=True)
-    assert "fit" in found.nll and found.nll[found.chosen] == min(found.nll.values())
+    assert "fit" in found.kl and found.kl[found.chosen] == min(found.kl.values())
     assert all(found.mixer[name].dtype == tensor.dtype for name, tensor in layer.mixer.items())
     for name, mask in of_b_and_c(layer).items():
         if name != "out_proj.weight":

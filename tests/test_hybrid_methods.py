@@ -15,7 +15,7 @@ import ghost
 from ghost.errors import SettingsError
 from ghost.evaluation.verify import verify
 from ghost.recovery import DensePath, Pairs
-from ghost.recovery.judge import nlls
+from ghost.recovery.judge import Judge
 from ghost.saliency import METHODS
 from ghost.saliency.gradients import gate_gradients
 from ghost.selection import Selection, select
@@ -107,7 +107,9 @@ def at_second_mixer(stack: Stack, kept: Selection) -> Pairs:
     while dense.position < i:
         dense.advance()
     inputs_blm, rows = stack.layer(i).mixer_input(dense.stream), torch.arange(len(TOKENS))
-    return Pairs(stack, TOKENS, dense.stream, inputs_blm, dense.outputs(), rows, dict.fromkeys(stack.mixers, kept))
+    return Pairs(
+        stack, TOKENS, dense.stream, dense.stream, inputs_blm, dense.outputs(), rows, dict.fromkeys(stack.mixers, kept)
+    )
 
 
 @torch.inference_mode()
@@ -120,12 +122,14 @@ def test_the_judge_measures_what_stock_measures(case: Case) -> None:
     held = at_second_mixer(case.stack, half).split()[1]
     cut = slice_mixer(layout, source.mixer(i), half)[1]
     model = mask_stock(load_stock(source.folder), source, [every, every, *[half] * len(source.mixers)])
-    found = nlls(held, i, [case.stack.layer(i), case.stack.layer(i, cut)])
-    for nll, mixer in zip(found, (source.mixer(i), pad_mixer(layout, cut)), strict=True):
+    dense_blv = stock_logits(load_stock(source.folder), TOKENS[held.rows]).double().log_softmax(-1)
+    found = Judge(held, i, case.stack.layer(i)).divergences([case.stack.layer(i), case.stack.layer(i, cut)])
+    for kl, mixer in zip(found, (source.mixer(i), pad_mixer(layout, cut)), strict=True):
         model.load_state_dict({f"{path}.{name}": tensor for name, tensor in mixer.items()}, strict=False)
-        expected = losses(model, TOKENS[held.rows]).sum() / TOKENS[held.rows, 1:].numel()
-        assert nll == pytest.approx(float(expected), rel=1e-5)
-    assert abs(found[0] - found[1]) > 1e-4
+        found_blv = stock_logits(model, TOKENS[held.rows]).double().log_softmax(-1)
+        expected = (dense_blv.exp() * (dense_blv - found_blv)).sum(-1).mean()
+        assert kl == pytest.approx(float(expected), rel=1e-3)
+    assert abs(found[0] - found[1]) > 0.01 * found[0]
 
 
 def assert_works(pruned: ghost.Pruned, case: Case, folder: Path) -> None:
@@ -161,8 +165,8 @@ def test_recovery_never_loses_and_is_taken_up_to_the_last_bit(case: Case, tmp_pa
     recovery = RECOVERY[case.variant]
     pruned = ghost.prune(case.folder, calibration=TOKENS, round_to=4, recovery=recovery)
     for found in (result.recovered for result in pruned.layers):
-        assert found is not None and found.nll[found.chosen] == min(found.nll.values()) <= found.nll["none"]
-        assert {recovery} - {"lstsq"} <= found.nll.keys() and len(found.nll) > 3
+        assert found is not None and found.kl[found.chosen] == min(found.kl.values()) <= found.kl["none"]
+        assert {recovery} - {"lstsq"} <= found.kl.keys() and len(found.kl) > 3
     assert_works(pruned, case, tmp_path / "saved")
     first, second, *_ = pruned.layers
     steps = Walk(case.stack, TOKENS, RunSettings.make(round_to=4, recovery=recovery))

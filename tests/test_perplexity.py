@@ -115,4 +115,24 @@ def test_results_are_plain_values(stack: Stack):
         "nll": found.nll,
         "tokens": 39,
         "window": WINDOW,
+        "window_nats": list(found.window_nats),
     }
+    assert len(found.window_nats) == 3 and math.isclose(sum(found.window_nats), 39 * found.nll)
+    assert Perplexity.from_dict(found.as_dict()) == found
+
+
+def score(*window_nats: float, tokens: int, window: int = 10) -> Perplexity:
+    nll = sum(window_nats) / tokens
+    return Perplexity(math.exp(nll), nll, tokens, window, window_nats)
+
+
+def test_the_error_of_a_change_is_that_of_the_pairs(stack: Stack):
+    dense, shifts = (30.0, 42.0, 25.0, 61.0), (1.0, 2.0, 4.0, -1.0)
+    pruned = score(*(a + b for a, b in zip(dense, shifts, strict=True)), tokens=40)
+    expected = torch.tensor(shifts).std() / 10 / 2
+    assert score(*dense, tokens=40).error_of_change(pruned) == pytest.approx(float(expected))
+    assert score(*dense, tokens=40).error_of_change(score(*dense, tokens=40)) == 0
+    # a shorter last window that loses as much a token is no noise
+    assert score(10, 10, 5, tokens=25).error_of_change(score(20, 20, 10, tokens=25)) == pytest.approx(0, abs=1e-12)
+    assert score(10, tokens=10).error_of_change(score(11, tokens=10)) is None
+    assert score(10, math.nan, tokens=20).error_of_change(score(11, 11, tokens=20)) is None

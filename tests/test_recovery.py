@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
+from torch import Tensor
 from torch.testing import assert_close
 
 from ghost.decoder_layer import DecoderLayer
@@ -19,7 +20,7 @@ from ghost.mixer import mixer_forward
 from ghost.pruned_path import PrunedPath
 from ghost.recovery import DensePath, Pairs, recover
 from ghost.recovery import local as local_steps
-from ghost.recovery.judge import nlls
+from ghost.recovery.judge import Judge
 from ghost.recovery.local import descend
 from ghost.recovery.pairs import FITTED_MOST, HELD_MOST
 from ghost.recovery.ridge import OUT_PROJ, sums
@@ -60,7 +61,7 @@ def pairs(stack: Stack) -> Pairs:
     """The entry of layer 0, where both paths are the same."""
     dense, path = DensePath(stack, TOKENS), PrunedPath(stack, TOKENS)
     inputs_blm, outlook = torch.cat(list(path.mixer_inputs())), dict.fromkeys(range(LAYERS), FIRST)
-    return Pairs(stack, TOKENS, path.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
+    return Pairs(stack, TOKENS, path.stream, dense.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
 
 
 def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs) -> None:
@@ -88,20 +89,36 @@ def test_what_later_layers_keep_is_looked_up_on_as_many_windows(stack: Stack, mo
         assert isinstance(kept, Selection) and kept.kept_gn.equal(found.selection.kept_gn)
 
 
-def test_the_judge_follows_a_candidate_through_so_many_layers(
+def divergence(dense_blv: Tensor, found_blv: Tensor) -> float:
+    """KL(dense || found) in nats a token, by its definition."""
+    dense_blv, found_blv = dense_blv.double(), found_blv.double()
+    difference_blv = dense_blv.log_softmax(-1) - found_blv.log_softmax(-1)
+    return float((dense_blv.softmax(-1) * difference_blv).sum(-1).mean())
+
+
+def test_the_judge_follows_a_candidate_and_the_dense_model_through_so_many_layers(
     stack: Stack, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ghost.recovery.judge.AHEAD", 1)
     held, read = pairs.split()[1], list[int]()
-    layer_of = stack.layer
+    layer_of, candidate = stack.layer, pruned(stack, 0)
     monkeypatch.setattr(stack, "layer", lambda i: read.append(i) or layer_of(i))
-    found = nlls(held, 0, [layer_of(0)])
-    stream = held.stream.take(held.rows)
-    stream = stream.moved(layer_of(0).advance(stream))
-    stream = stream.moved(layer_of(1).advance(stream, FIRST))
+    compared = Judge(held, 0, layer_of(0))
+    (found,) = compared.divergences([candidate])
+    assert read == [1] and compared.divergences([candidate]) == [found]
+    entering = held.stream.take(held.rows)
+    stream = entering.moved(candidate.advance(entering))
+    dense = entering.moved(layer_of(0).advance(entering))
+    stream, dense = stream.moved(layer_of(1).advance(stream, FIRST)), dense.moved(layer_of(1).advance(dense))
     with stack.head() as logits:
-        expected = F.cross_entropy(logits(stream.hidden_blm)[0, :-1], TOKENS[held.rows][0, 1:].long())
-    assert read == [1] and found == [pytest.approx(float(expected), rel=1e-6)]
+        expected = divergence(logits(dense.hidden_blm), logits(stream.hidden_blm))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_the_dense_model_does_is_no_distance(stack: Stack, pairs: Pairs) -> None:
+    dense = stack.layer(LAYERS - 1)
+    last = replace(pairs, outlook={})
+    assert Judge(last.split()[1], LAYERS - 1, dense).divergences([dense]) == [pytest.approx(0, abs=1e-9)]
 
 
 def test_one_window_is_refused() -> None:
@@ -143,15 +160,15 @@ def test_features_and_targets_are_those_of_the_mixers(stack: Stack, pairs: Pairs
 def test_the_judge_measures_what_stock_transformers_measures(stack: Stack, pairs: Pairs) -> None:
     layout, layer = stack.checkpoint.mixer_layout, pruned(stack, 0)
     prefix = stack.checkpoint.names.mixers[0]
+    dense_blv = stock_logits(load_stock(stack.checkpoint.folder), TOKENS)
     model = mask_stock(load_stock(stack.checkpoint.folder), stack.checkpoint, [FIRST] * LAYERS)
     held = pairs.split()[1]
-    dense, with_layer = nlls(held, 0, [stack.layer(0), layer])
-    for nll, mixer in ((dense, stack.layer(0).mixer), (with_layer, pad_mixer(layout, layer.mixer))):
+    uncut, cut = Judge(held, 0, stack.layer(0)).divergences([stack.layer(0), layer])
+    for kl, mixer in ((uncut, stack.layer(0).mixer), (cut, pad_mixer(layout, layer.mixer))):
         model.load_state_dict({f"{prefix}.{name}": tensor for name, tensor in mixer.items()}, strict=False)
-        logits = stock_logits(model, TOKENS[held.rows])[:, :-1]
-        expected = F.cross_entropy(logits.flatten(0, 1), TOKENS[held.rows, 1:].long().flatten())
-        assert nll == pytest.approx(float(expected), rel=1e-5)
-    assert dense != with_layer
+        expected = divergence(dense_blv[held.rows], stock_logits(model, TOKENS[held.rows]))
+        assert kl == pytest.approx(expected, rel=1e-3)
+    assert uncut != cut
 
 
 def squared_error(layer: DecoderLayer, pairs: Pairs) -> float:
@@ -183,11 +200,11 @@ def test_the_best_candidate_on_held_back_windows_is_taken_and_no_change_is_one(
 ) -> None:
     mixer = {name: tensor.bfloat16() for name, tensor in pruned(stack, 0).mixer.items()}
     found = recover(pairs, 0, mixer, local=local, seed=0)
-    assert found.nll[found.chosen] == min(found.nll.values()) <= found.nll["none"]
-    assert ("local" in found.nll) == local
+    assert found.kl[found.chosen] == min(found.kl.values()) <= found.kl["none"]
+    assert ("local" in found.kl) == local
     assert all(tensor.dtype == torch.bfloat16 for tensor in found.mixer.values())
     stored = stack.layer(0, found.mixer)
-    assert nlls(pairs.split()[1], 0, [stored]) == [found.nll[found.chosen]]
+    assert Judge(pairs.split()[1], 0, stack.layer(0)).divergences([stored]) == [found.kl[found.chosen]]
 
 
 def test_a_layer_that_loses_nothing_is_left_as_it_is(stack: Stack, pairs: Pairs) -> None:
@@ -241,7 +258,7 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_d
     settings = small_settings(tmp_path, recovery=recovery)
     run = through_layers(settings)
     before = contents(tmp_path / "store")
-    assert ", held-back nll " in str(run.layers[1].record.note)
+    assert ", held-back KL " in str(run.layers[1].record.note)
     (tmp_path / "store" / run.pruning.weights(1)).unlink()
     assert through_layers(settings).cached == {0}
     assert contents(tmp_path / "store") == before

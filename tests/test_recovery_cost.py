@@ -24,11 +24,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_phases_make_up_the_whole_and_the_fit_is_as_it_was_afterwards(stack: Stack) -> None:
-    before = fit.STEPS, fit.fit, judge.nlls, stack.layer
+    before = fit.STEPS, fit.fit, judge.Judge.divergences, stack.layer
     clock, reads = _measured(stack, random_tokens(SAMPLES, LENGTH), "fit")
     assert all(clock[phase] > 0 for phase in PHASES) and sum(clock[phase] for phase in PHASES) < clock["all"]
     assert reads > 2 * passes(LAYERS, judge.AHEAD) - 2 * LAYERS
-    assert (fit.STEPS, fit.fit, judge.nlls, stack.layer) == before
+    assert (fit.STEPS, fit.fit, judge.Judge.divergences, stack.layer) == before
     plain, plain_reads = _measured(stack, random_tokens(SAMPLES, LENGTH), "none")
     assert not any(plain[phase] for phase in PHASES) and plain_reads == LAYERS
 

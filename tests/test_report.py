@@ -160,7 +160,7 @@ def test_only_layers_that_have_a_bar_are_labelled() -> None:
 
 
 def test_recovery_is_told_by_layer_where_there_was_one() -> None:
-    told = "lstsq x0.5, held-back nll 2.9 against 3.0 without"
+    told = "lstsq x0.5, held-back KL 0.019 against 0.030 without"
     page = render(summary(recovery="lstsq"), [dataclasses.replace(layer_view(), recovery=told)])
     assert table_rows(page, "Layers")[0][-1] == told
     assert "lstsq: out_proj fitted" in Page(page).text

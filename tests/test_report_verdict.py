@@ -53,6 +53,14 @@ def test_price_has_words_for_every_rise(rise: float, words: str) -> None:
     assert words in verdict(run(rise))[0]
 
 
+def test_a_rise_within_its_noise_is_told_as_none() -> None:
+    words = "No difference beyond noise on this text, which tells it to within 2.02%."
+    assert verdict(run(0.01, nll_change_stderr=0.01))[0] == words
+    assert verdict(run(-0.01, nll_change_stderr=0.01))[0].startswith("No difference beyond noise")
+    assert "small price" in verdict(run(0.01, nll_change_stderr=0.004))[0]
+    assert "Too much" in verdict(run(float("nan"), nll_change_stderr=None))[0]
+
+
 def test_recovery_is_advised_where_it_was_not_tried() -> None:
     assert "keep more of the state or try --recovery" in verdict(run(0.2))[0]
     assert "--recovery" not in verdict(run(0.2, recovery="lstsq"))[0]

@@ -87,7 +87,7 @@ def test_the_dense_score_is_computed_once_and_taken_only_whole(bench: Bench, tmp
     record.write_bytes(whole[:digit] + (b"1" if whole[digit : digit + 1] != b"1" else b"2") + whole[digit + 1 :])
     assert dense_perplexity(given, sparsity=0.75) == first
     assert record.read_bytes() == whole, "a damaged score is computed again"
-    keep_dense(open_run(RunSettings.make(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128))
+    keep_dense(open_run(RunSettings.make(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128, (20.0,)))
     assert dense_perplexity(given, sparsity=0.25) == 7.5, "a score that is there is taken"
     assert dense_perplexity(given, sparsity=0.25, window=64) != 7.5, "another window"
     seconds, peak = read_cost(open_store(tmp_path / "store"), open_run(RunSettings.make(**given, sparsity=0.5)).pruning)

@@ -11,7 +11,8 @@ from torch import Tensor
 from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP
 from ghost.evaluation.rows import exp, finite
-from ghost.likelihood import summed_nll
+from ghost.likelihood import nlls
+from ghost.ssd import STATISTICS
 from ghost.stack import Stack
 from ghost.stream import batches
 from ghost.team import ALONE, Team
@@ -24,26 +25,40 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean negative log-likelihood (nats per token), over `tokens` predicted tokens.
+    """exp of the mean negative log-likelihood (nats per token), over `tokens` predicted tokens; `window_nats` has the
+    nats of each window of the text together.
 
-    Of a model that fell apart either may be infinite, or no number at all: that is its result.
+    Of a model that fell apart they may be infinite, or no number at all: that is its result.
     """
 
     perplexity: float
     nll: float
     tokens: int
     window: int
+    window_nats: tuple[float, ...]
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
         """What `as_dict` was given."""
-        nll = math.nan if plain["nll"] is None else plain["nll"]
+        nll, *nats = (math.nan if figure is None else figure for figure in (plain["nll"], *plain["window_nats"]))
         value = exp(nll) if plain["perplexity"] is None else plain["perplexity"]
-        return cls(value, nll, plain["tokens"], plain["window"])
+        return cls(value, nll, plain["tokens"], plain["window"], tuple(nats))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them: None for what is not finite."""
-        return asdict(self) | {"perplexity": finite(self.perplexity), "nll": finite(self.nll)}
+        figures = {"perplexity": finite(self.perplexity), "nll": finite(self.nll)}
+        return asdict(self) | figures | {"window_nats": [*map(finite, self.window_nats)]}
+
+    def error_of_change(self, other: "Perplexity") -> float | None:
+        """Standard error of `other.nll - self.nll`, both of one text: windows are the samples, in pairs, and stand for
+        the text as they are long. None of one window, and where a figure is not finite."""
+        count = len(self.window_nats)
+        targets = torch.full((count,), float(self.window))
+        targets[-1:] = self.tokens - self.window * (count - 1)
+        ours, others = (torch.tensor(score.window_nats, dtype=STATISTICS) for score in (self, other))
+        beside = others - ours - (other.nll - self.nll) * targets
+        variance = float(beside.square().sum()) / (count - 1) * count if count > 1 else math.nan
+        return finite(math.sqrt(variance) / self.tokens)
 
 
 @torch.inference_mode()
@@ -62,12 +77,12 @@ def perplexity(
     parts = text_batches(tokens, window, stack.batch_tokens)
     team = team if len(parts) >= team.size else ALONE
     own = team.share(parts)
-    nats = float(team.sum(_nlls(stack, own, progress or (lambda done: None))))
+    nats = team.gather(torch.cat([*_window_nats(stack, own, progress or (lambda done: None))]).cpu())
     predicted = len(tokens) - 1
     if progress and (elsewhere := predicted - _tokens(*own)):
         progress(elsewhere)
-    nll = nats / predicted
-    return Perplexity(exp(nll), nll, predicted, window)
+    nll = float(nats.sum()) / predicted
+    return Perplexity(exp(nll), nll, predicted, window, tuple(nats.tolist()))
 
 
 def text_batches(tokens: Tensor, window: int, batch_tokens: int) -> list[Tensor]:
@@ -90,13 +105,13 @@ def _tokens(*parts: Tensor) -> int:
     return sum(rows_bl[:, 1:].numel() for rows_bl in parts)
 
 
-def _nlls(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]) -> Iterator[Tensor]:
-    """Summed negative log-likelihood of each batch, float64."""
+def _window_nats(stack: Stack, parts: Sequence[Tensor], progress: Callable[[int], None]) -> Iterator[Tensor]:
+    """Negative log-likelihood of the windows of each batch, float64 (rows,)."""
     for sweep in _sweeps(parts):
         hidden_blm = stack.run(torch.cat([rows_bl[:, :-1] for rows_bl in sweep])).hidden_blm
         with stack.head() as logits:
             for rows_bl, part_blm in zip(sweep, hidden_blm.split([len(rows_bl) for rows_bl in sweep]), strict=True):
-                yield summed_nll(logits, part_blm, rows_bl[:, 1:], stack.checkpoint.vocab_size)
+                yield nlls(logits, part_blm, rows_bl[:, 1:], stack.checkpoint.vocab_size)
         progress(_tokens(*sweep))
 
 

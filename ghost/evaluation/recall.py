@@ -6,7 +6,7 @@ perplexity hardly shows it.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ghost.errors import CorpusError, SettingsError
 from ghost.evaluation.forward import tail_logits
+from ghost.evaluation.rows import Row, sampled
 from ghost.ssd import STATISTICS
 from ghost.stack import Stack
 
@@ -97,6 +98,22 @@ def _check(words: Words, pairs: int, distance: int) -> None:
 
 def _seed(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
+
+
+def compared(
+    stacks: Mapping[str, Stack], prompts: Mapping[tuple[int, int], Prompts], progress: Callable[[int], None] | None
+) -> Iterator[Row]:
+    """The rows of all models on the same prompts, which go by their pairs and their distance."""
+    for (pairs, distance), made in prompts.items():
+        scores = {name: recall(stack, made, progress) for name, stack in stacks.items()}
+        for metric in METRICS:
+            by_model = {name: score[metric] for name, score in scores.items()}
+            yield from sampled("recall", f"{pairs} pairs, distance {distance}", metric, by_model)
+
+
+def possible(words: Words, pairs: Iterable[int]) -> list[int]:
+    """Those numbers of pairs for which the vocabulary has words."""
+    return [count for count in pairs if 2 * count <= len(words.words_w)]
 
 
 @torch.inference_mode()

@@ -31,14 +31,15 @@ def share(rows: int, length: int, most: int) -> int:
 class Pairs:
     """Some windows of the calibration set at the entry of one layer.
 
-    `stream` is the pruned path's, `inputs_blm` what the mixer is given there and `target_blm` what it should put out,
-    `tokens_bl` the windows themselves; `rows` picks the windows that count. `outlook` says what later layers are going
-    to keep, by number: corrections are judged in the model as it will be.
+    `stream` is the pruned path's and `dense` the dense model's, `inputs_blm` what the mixer is given on the pruned path
+    and `target_blm` what it should put out, `tokens_bl` the windows themselves; `rows` picks the windows that count.
+    `outlook` says what later layers are going to keep, by number: corrections are judged in the model as it will be.
     """
 
     stack: Stack
     tokens_bl: Tensor
     stream: Stream
+    dense: Stream
     inputs_blm: Tensor
     target_blm: Tensor
     rows: Tensor
@@ -66,7 +67,7 @@ class Pairs:
         """At rank 0 the windows of all processes, without the stream."""
         tokens_bl, inputs_blm, target_blm = map(self.team.gather, (self.tokens_bl, self.inputs_blm, self.target_blm))
         rows = torch.arange(len(tokens_bl))
-        return Pairs(self.stack, tokens_bl, self.stream, inputs_blm, target_blm, rows, self.outlook)
+        return Pairs(self.stack, tokens_bl, self.stream, self.dense, inputs_blm, target_blm, rows, self.outlook)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The mixer's inputs and its targets for some windows, (b, l, d_model) each."""

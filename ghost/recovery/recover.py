@@ -8,7 +8,7 @@ from torch import Tensor
 from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import Weights
 from ghost.recovery.fit import fit
-from ghost.recovery.judge import nlls
+from ghost.recovery.judge import Judge
 from ghost.recovery.local import descend
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.ridge import OUT_PROJ, out_proj_candidates
@@ -20,17 +20,17 @@ NONE, FIT, LOCAL = "none", "fit", "local"
 class Recovered:
     """A pruned mixer after recovery, in the dtypes and on the device that it came in.
 
-    `nll` has the nats per token on held-back windows for every candidate by name, the mere slice as `none`; `chosen` is
-    the one that did best, and `none` where nothing helped.
+    `kl` has KL(dense || pruned) in nats a token on held-back windows for every candidate by name, the mere slice as
+    `none`; `chosen` is the one that did best, and `none` where nothing helped.
     """
 
     mixer: dict[str, Tensor]
     chosen: str
-    nll: dict[str, float]
+    kl: dict[str, float]
 
     def summary(self) -> str:
         """One line for logs and metadata."""
-        return f"{self.chosen}, held-back nll {self.nll[self.chosen]:.4f} against {self.nll[NONE]:.4f} without"
+        return f"{self.chosen}, held-back KL {self.kl[self.chosen]:.4f} against {self.kl[NONE]:.4f} without"
 
 
 def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, refit: bool = False) -> Recovered:
@@ -46,8 +46,10 @@ def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, re
         return dense.with_mixer(pairs.stack.place_mixer(mixer))
 
     def judge(mixers: Mapping[str, Weights]) -> dict[str, float]:
-        return dict(zip(mixers, nlls(held, i, [placed(mixer) for mixer in mixers.values()]), strict=True))
+        found = compared.divergences([placed(mixer) for mixer in mixers.values()])
+        return dict(zip(mixers, found, strict=True))
 
+    compared = Judge(held, i, dense)
     mixers, scores, start = {NONE: dict(pruned)}, dict[str, float](), dict(pruned)
     if refit:
         # what is not fitted stays as it is

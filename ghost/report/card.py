@@ -7,6 +7,7 @@ from typing import Any
 from ghost.report.document import from_template
 from ghost.report.figures import (
     change,
+    change_of_perplexity,
     filled,
     has_attention,
     megabytes,
@@ -76,7 +77,7 @@ def _chosen(summary: Mapping[str, Any]) -> str | None:
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ppl, state = summary["perplexity"], summary["state_bytes"]
     return [
-        ("Perplexity", perplexity(ppl["dense"]), perplexity(ppl["pruned"]), change(ppl)),
+        ("Perplexity", perplexity(ppl["dense"]), perplexity(ppl["pruned"]), change_of_perplexity(summary)),
         ("State per sequence, MB", megabytes(state["dense"]), megabytes(state["pruned"]), change(state)),
         ("State per sequence, bytes", *_counts(state)),
         ("State size (d_state)", *_counts(summary["d_state"])),

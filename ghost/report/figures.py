@@ -97,6 +97,19 @@ def change(pair: Mapping[str, float | None]) -> str:
     return "unchanged" if share == 0 else signed_percent(share)
 
 
+def error_of_rise(summary: Mapping[str, Any]) -> float | None:
+    """Standard error of the rise of perplexity, as a share of the dense model's; None where it is not known, as of runs
+    before it was measured."""
+    share, error = rise(summary["perplexity"]), summary.get("nll_change_stderr")
+    return None if share is None or error is None else (1 + share) * error
+
+
+def change_of_perplexity(summary: Mapping[str, Any]) -> str:
+    """The rise in words with its standard error: `+7.19% ± 0.21%`."""
+    error = error_of_rise(summary)
+    return change(summary["perplexity"]) + ("" if error is None else f" ± {error:.2%}")
+
+
 def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
     """`+1.2% perplexity`, `perplexity not finite`."""
     share = rise(summary["perplexity"])

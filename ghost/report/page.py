@@ -1,6 +1,7 @@
 """The summary page of a run: one HTML file that needs nothing else, the same bytes for the same input."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ghost.report.document import from_template
 from ghost.report.figures import (
     Tile,
     change,
+    change_of_perplexity,
     layers_with_state,
     megabytes,
     millions,
@@ -36,8 +38,9 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
     `summary` is plain data: run_id, model, method, sparsity, policy, soft, sequential, calibration {corpus, samples,
     length, seed}, evaluation {corpus, window, tokens, protocol}, layers (those with a state), kept_channels, channels,
     and as {dense, pruned}: perplexity (None where it is not finite), state_bytes per sequence, d_state, parameters. It
-    may have `decoder_layers`, all of them, `layer_kinds`, how many there are of each kind, `recovery`, `warnings` as
-    plain sentences, `tasks` as in evaluation/results.json, and `rows` of recall as `ghost eval` makes them. `layers` is
+    may have `nll_change_stderr`, the standard error of the change in nats a token, `decoder_layers`, all of them,
+    `layer_kinds`, how many there are of each kind, `recovery`, `warnings` as plain sentences, `tasks` as in
+    evaluation/results.json, and `rows` of recall as `ghost eval` makes them. `layers` is
     in the order of the model and not empty.
     """
     what = unit(summary)
@@ -79,7 +82,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
     channels = f"{summary['channels']:,}", f"{summary['kept_channels']:,}"
     state_size = f"state size {summary['d_state']['dense']} → {summary['d_state']['pruned']}"
     return [
-        _tile("Perplexity", summary["perplexity"], perplexity),
+        replace(_tile("Perplexity", summary["perplexity"], perplexity), detail=change_of_perplexity(summary)),
         _tile("State per sequence, MB", summary["state_bytes"], megabytes),
         Tile(label=f"Kept {unit(summary)}s", before=channels[0], after=channels[1], detail=state_size),
         _tile("Parameters", summary["parameters"], millions),

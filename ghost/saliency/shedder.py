@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghost.likelihood import summed_nll
+from ghost.likelihood import nlls
 from ghost.saliency.statistics import LayerStatistics, finite
 from ghost.stack import Stack
 from ghost.team import ALONE, Team
@@ -64,8 +64,9 @@ def candidate_losses(stack: Stack, removed: Sequence[int], tokens_bl: Tensor) ->
         stream = stream.moved(layer.advance(stream, silent))
         del layer  # before the next one is read
     with stack.head() as logits:
-        nlls = [summed_nll(logits, h_blm[:, :-1], tokens_bl[:, 1:], stack.checkpoint.vocab_size) for h_blm in without]
-    return torch.stack(nlls).cpu()
+        vocab = stack.checkpoint.vocab_size
+        losses = [nlls(logits, h_blm[:, :-1], tokens_bl[:, 1:], vocab).sum() for h_blm in without]
+    return torch.stack(losses).cpu()
 
 
 class Silent:

@@ -16,7 +16,7 @@ def find_dense(run: Run) -> Perplexity | None:
     """
     found = parse_record(read(run.store, _key(run))) or {}
     score = found.get("score")
-    if not isinstance(score, dict) or found != _record(run, score):
+    if not isinstance(score, dict) or "window_nats" not in score or found != _record(run, score):
         return None
     return Perplexity.from_dict(score)
 

@@ -1,7 +1,7 @@
 """Evaluation: perplexity of the dense and the pruned model by the same code, sizes and benchmarks beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from ghost.checkpoint.families import layer_kinds
 from ghost.checkpoint.sizes import state_bytes
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
-from ghost.evaluation.perplexity import PROTOCOL, Perplexity
+from ghost.evaluation.perplexity import PROTOCOL
 from tasks.run.benchmarks import benchmark_scores
 from tasks.run.cost import note_peak
 from tasks.run.dense_score import find_dense, keep_dense
-from tasks.run.evaluation_process import Job
+from tasks.run.evaluation_process import Job, Measured
 from tasks.run.export import Exported
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
@@ -55,12 +55,13 @@ def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Sta
 
 def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str, Any]:
     pruned = open_checkpoint(folder)
-    scores = _scores(run, pruned)
+    scores, recall = _measured(run, pruned)
     plain = {name: score.as_dict() for name, score in scores.items()}
     layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
     return {
         **{figure: {name: values[figure] for name, values in plain.items()} for figure in ("perplexity", "nll")},
+        "nll_change_stderr": scores["dense"].error_of_change(scores["pruned"]),
         "state_bytes": {name: state_bytes(layout, len(layers)) for name, layout in layouts.items()},
         "d_state": {name: layout.d_state for name, layout in layouts.items()},
         "parameters": {"dense": run.source.parameters, "pruned": pruned.parameters},
@@ -71,21 +72,27 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
         "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
         "warnings": run.warnings,
+        "rows": recall,
     }
 
 
-def _scores(run: Run, pruned: Checkpoint) -> dict[str, Perplexity]:
-    """Of both; the dense one from the store, where another run on this text has left it."""
+def _measured(run: Run, pruned: Checkpoint) -> Measured:
+    """Of both; the dense perplexity from the store, where another run on this text has left it."""
+    both = {"dense": run.source, "pruned": pruned}
     if (dense := find_dense(run)) is not None:
-        return {"dense": dense} | _evaluated(run, {"pruned": pruned})
-    scores = _evaluated(run, {"dense": run.source, "pruned": pruned})
-    keep_dense(run, scores["dense"])
-    return scores
+        found = _evaluated(run, {"pruned": pruned}, both)
+        return found._replace(perplexities={"dense": dense} | found.perplexities)
+    found = _evaluated(run, both, both)
+    keep_dense(run, found.perplexities["dense"])
+    return found
 
 
-def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]:
+def _evaluated(run: Run, models: Mapping[str, Checkpoint], recalled: Mapping[str, Checkpoint]) -> Measured:
     job = Job(
-        models={name: str(model.folder) for name, model in models.items()},
+        models=_folders(models),
+        recalled=_folders(recalled),
+        tokenizer=run.tokenizer,
+        seed=run.settings.seed,
         window=run.settings.window,
         device=str(run.stack.device),
         dtype=str(run.stack.dtype).removeprefix("torch."),
@@ -103,3 +110,7 @@ def _evaluated(run: Run, models: dict[str, Checkpoint]) -> dict[str, Perplexity]
             f"{error}; the pruned checkpoint is stored already, in {run.store.locate(run.keys.checkpoint)}: started "
             "again, the run takes it and the layers from there"
         ) from None
+
+
+def _folders(models: Mapping[str, Checkpoint]) -> dict[str, str]:
+    return {name: str(model.folder) for name, model in models.items()}

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ghost.errors import EvaluationError, GhostError
 from ghost.out_of_memory import out_of_memory_in_one_line
@@ -42,20 +42,29 @@ class Job:
     threads: int
     """Of each process."""
     processes: int = 1
+    recalled: dict[str, str] = field(default_factory=dict)
+    """Model folders by name whose recall is compared, with the same prompts for all."""
+    tokenizer: str = ""
+    """Of those."""
+    seed: int = 0
+
+
+class Measured(NamedTuple):
+    """What came out: perplexities by model, and rows of recall as `ghost eval` has them, none where the vocabulary has
+    too few words for it."""
+
+    perplexities: "dict[str, Perplexity]"
+    recall: list[dict[str, Any]]
 
 
 class Evaluator(Protocol):
     """What `evaluate_apart` is, and what a test may have in its place to save the process."""
 
-    def __call__(
-        self, job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]
-    ) -> "dict[str, Perplexity]": ...
+    def __call__(self, job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]) -> Measured: ...
 
 
-def evaluate_apart(
-    job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]
-) -> "dict[str, Perplexity]":
-    """Perplexity of each of the job's models on int32 tokens (length,), computed in a process that ends with this one.
+def evaluate_apart(job: Job, tokens: "Tensor", timeout: float, progress: Callable[[int], None]) -> Measured:
+    """What the job's models do on int32 tokens (length,), computed in a process that ends with this one.
 
     `progress` is called with the tokens just finished. EvaluationError where the process dies, or is not done after
     `timeout` seconds and is ended; GhostError with the message of one that the process met.
@@ -66,7 +75,8 @@ def evaluate_apart(
         text.write(tokens.numpy().tobytes())
         text.seek(0)
         scores = ask_apart("tasks.run.evaluation_process", asdict(job), timeout, progress, text.fileno())
-    return {name: Perplexity.from_dict(score) for name, score in scores.items()}
+    perplexities = {name: Perplexity.from_dict(score) for name, score in scores["perplexities"].items()}
+    return Measured(perplexities, scores["recall"])
 
 
 def ask_apart(
@@ -158,8 +168,8 @@ def answer_apart(scores: Callable[[dict[str, Any], Callable[[int], None]], dict[
 
 def _answered(job: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
     """The second argument is the file descriptor to read the tokens from."""
-    scores = perplexities(Job(**job), _tokens(int(sys.argv[2])), progress)
-    return {name: score.as_dict() for name, score in scores}
+    found = measure(Job(**job), _tokens(int(sys.argv[2])), progress)
+    return {"perplexities": {name: s.as_dict() for name, s in found.perplexities.items()}, "recall": found.recall}
 
 
 def _tokens(descriptor: int) -> "Tensor":
@@ -169,20 +179,41 @@ def _tokens(descriptor: int) -> "Tensor":
         return torch.frombuffer(bytearray(file.read()), dtype=torch.int32)
 
 
-def perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "Iterable[tuple[str, Perplexity]]":
-    """Of each of the job's models by name, computed in this process, and in others beside it."""
+def measure(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> Measured:
+    """All that the job asks for, computed in this process, and perplexities in others beside it."""
     import torch
 
+    torch.set_num_threads(job.threads)  # sums depend on how they are shared out
+    return Measured(_perplexities(job, tokens, progress), list(_recall(job, tokens)))
+
+
+def _perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "dict[str, Perplexity]":
     from ghost.evaluation.perplexity import text_batches
     from ghost.following import Computed, LedPerplexity
     from tasks.run.processes import hire
 
-    torch.set_num_threads(job.threads)  # sums depend on how they are shared out
     parts = text_batches(tokens, job.window, job.batch_tokens)
     with hire(min(job.processes, len(parts)), job.threads) as team:
         measured = LedPerplexity(team, Computed(job.device, job.dtype, job.batch_tokens), tokens, job.window)
-        for name, folder in job.models.items():
-            yield name, measured.perplexity(folder, progress)
+        return {name: measured.perplexity(folder, progress) for name, folder in job.models.items()}
+
+
+def _recall(job: Job, tokens: "Tensor") -> Iterator[dict[str, Any]]:
+    """Without text between pairs and question: seconds, and where a smaller state shows first."""
+    if not job.recalled:
+        return
+    from ghost.calibration.tokens import load_tokenizer
+    from ghost.evaluation.plan import Plan, numbers
+    from ghost.evaluation.recall import compared, make_prompts, make_words, possible
+    from ghost.following import Computed
+
+    computed, plan = Computed(job.device, job.dtype, job.batch_tokens), Plan()
+    stacks = {name: computed.stack(folder, 0) for name, folder in job.recalled.items()}
+    vocabulary = min(stack.checkpoint.vocab_size for stack in stacks.values())
+    words = make_words(load_tokenizer(job.tokenizer), tokens, vocabulary)
+    pairs = possible(words, numbers("pairs", plan.pairs, 1))
+    prompts = {(count, 0): make_prompts(words, count, 0, plan.samples, job.seed) for count in pairs}
+    yield from compared(stacks, prompts, None)
 
 
 if __name__ == "__main__":
