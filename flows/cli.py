@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -107,6 +107,23 @@ def verify(
             f"verified: logits of {result['tokens']} tokens agree within {result['difference']:.1e} of their scale "
             f"(limit {result['limit']:.0e}) with {result['against']}"
         )
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="demo, a folder, s3://bucket/prefix or a hub name.")],
+    out: Annotated[Path, typer.Argument(callback=expand_home, help="New folder for what comes out.")],
+    to: Annotated[
+        Literal["native", "hf"],
+        typer.Option("--format", help="native: state-spaces, which mamba_ssm loads; hf: transformers'."),
+    ],
+    endpoint_url: EndpointUrl = None,
+) -> None:
+    """Write a Mamba2 checkpoint in the native state-spaces format, or such a one in transformers': the same tensors."""
+    from tasks.convert import convert_folder
+
+    convert_folder(checkpoint, out, to)
+    print(out)
 
 
 app.command("eval")(evaluate_command.evaluate)
