@@ -13,36 +13,43 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime.autotuner import Autotuner
 
 if not torch.cuda.is_available():
     sys.modules["selective_scan_cuda"] = ModuleType("selective_scan_cuda")  # Mamba1's, imported whatever is asked
     torch.cuda.device = nullcontext  # entered before every kernel
+    Autotuner._bench = lambda *args, **named: [0.0]  # the first shape that a kernel may have is as good as any
 
 import mamba_ssm
 from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
 from mamba_ssm.utils.generation import InferenceParams
 
-NOTE = "Triton's interpreter on a CPU; no perplexity, since a window takes minutes there"
+STEPPED = 4
+"""Tokens of the first prompt's continuation that go through mamba-ssm's step as well."""
+NOTE = (
+    "Triton's interpreter on a CPU: greedy is the likeliest token after each of the reference's, from one forward a "
+    f"prompt, and {STEPPED} tokens by the step; no perplexity, whose windows take hours there"
+)
 
 
-def greedy(model: Any, prompt: list[int], new_tokens: int) -> list[int]:
-    """By its kernels for a prompt, then by its step; its own loop around them times itself by CUDA events."""
-    state = InferenceParams(max_seqlen=len(prompt) + new_tokens, max_batch_size=1)
+def whole(model: Any, prompt: list[int], continuation: list[int]) -> tuple[list[int], list[float]]:
+    """The likeliest token at each place of the continuation, and the log-probability of the one that is there, by the
+    kernels for whole sequences. As long as the first are the continuation, they are what greedy decoding gives."""
+    ids = torch.tensor([*prompt, *continuation], device=model.lm_head.weight.device)
+    logits_lv: Tensor = model(ids[None, :-1]).logits[0, len(prompt) - 1 :].double()
+    return logits_lv.argmax(-1).tolist(), logits_lv.log_softmax(-1).gather(-1, ids[len(prompt) :, None])[:, 0].tolist()
+
+
+def stepped(model: Any, prompt: list[int]) -> list[int]:
+    """Greedy, by the kernels for a prompt and then by the step; mamba-ssm's own loop asks for CUDA events."""
+    state = InferenceParams(max_seqlen=len(prompt) + STEPPED, max_batch_size=1)
     ids_bl, found = torch.tensor([prompt], device=model.lm_head.weight.device), []
-    for _ in range(new_tokens):
+    for _ in range(STEPPED):
         logits_bv = model(ids_bl, inference_params=state, num_last_tokens=1).logits[:, -1]
         state.seqlen_offset += ids_bl.shape[1]
         ids_bl = logits_bv.argmax(-1, keepdim=True)
-        found.append(ids_bl.item())
+        found.append(int(ids_bl))
     return found
-
-
-def logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
-    """Of each token of the continuation, after the prompt and those before it; by its kernels for whole sequences."""
-    ids = torch.tensor([*prompt, *continuation], device=model.lm_head.weight.device)
-    logits_lv: Tensor = model(ids[None, :-1]).logits[0].double()
-    found = logits_lv.log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
-    return found[len(prompt) - 1 :].tolist()
 
 
 @torch.inference_mode()
@@ -50,10 +57,12 @@ def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = MambaLMHeadModel.from_pretrained(folder, device=device, dtype=torch.float32).eval()
     pairs = list(zip(request["prompts"], request["continuations"], strict=True))
+    greedy, logprobs = map(list, zip(*(whole(model, *pair) for pair in pairs), strict=True))
+    greedy[0] = stepped(model, request["prompts"][0]) + greedy[0][STEPPED:]
     return {
         "version": f"mamba-ssm {mamba_ssm.__version__}",
-        "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
-        "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
+        "greedy": greedy,
+        "logprobs": logprobs,
         "perplexity": None,
         "note": NOTE,
     }
