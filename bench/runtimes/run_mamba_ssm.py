@@ -56,6 +56,8 @@ def stepped(model: Any, prompt: list[int]) -> list[int]:
 def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = MambaLMHeadModel.from_pretrained(folder, device=device, dtype=torch.float32).eval()
+    for layer in model.backbone.layers:
+        layer.mixer.use_mem_eff_path = device == "cuda"  # the fused path calls causal-conv1d, which is CUDA
     pairs = list(zip(request["prompts"], request["continuations"], strict=True))
     greedy, logprobs = map(list, zip(*(whole(model, *pair) for pair in pairs), strict=True))
     greedy[0] = stepped(model, request["prompts"][0]) + greedy[0][STEPPED:]
