@@ -45,7 +45,7 @@ def convert(
     words = load_tokenizer(tokenizer)
     known = (words.is_fast and pre_tokenizer(parts_of(words))) or ""
     with tempfile.TemporaryDirectory() as folder, replaced_when_whole(file) as path:
-        _link(checkpoint, words, Path(folder))
+        _link(checkpoint, {} if tokenizer == checkpoint.folder else tokenizer_files(words), Path(folder))
         options = ["--outfile", path, "--outtype", file_type, "--model-name", name]
         if checkpoint.config.model_type == "nemotron_h":
             options.append("--no-mtp")  # the head that drafts further tokens is not the model's own
@@ -57,13 +57,14 @@ def convert(
             raise CheckpointError(f"llama.cpp's converter at {llama} gave up on {checkpoint.folder} ({last})")
 
 
-def _link(checkpoint: Checkpoint, words: Any, folder: Path) -> None:
+def _link(checkpoint: Checkpoint, tokenizer: dict[str, bytes], folder: Path) -> None:
+    """`tokenizer` takes the place of all files of the checkpoint's own, if it has any."""
     for path in entries(checkpoint.folder):
         name = path.relative_to(checkpoint.folder).as_posix()
-        if path.is_file() and name != CONFIG and not is_tokenizers(name):
+        if path.is_file() and name != CONFIG and not (tokenizer and is_tokenizers(name)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(path.resolve())
-    for name, data in tokenizer_files(words).items():
+    for name, data in tokenizer.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     write_json(folder / CONFIG, converters_config(checkpoint))

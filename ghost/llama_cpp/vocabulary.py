@@ -92,7 +92,7 @@ def _tokens(words: Any, parts: dict[str, Any], rows: int, where: str | Path) -> 
             "tokenizer"
         )
     kinds = {True: gguf.TokenType.CONTROL, False: gguf.TokenType.USER_DEFINED, None: gguf.TokenType.NORMAL}
-    types = [kinds[added.get(i)] if i in by_id else gguf.TokenType.UNUSED for i in range(rows)]
+    types = [int(kinds[added.get(i)] if i in by_id else gguf.TokenType.UNUSED) for i in range(rows)]
     return [by_id.get(i, f"[PAD{i}]") for i in range(rows)], types
 
 
