@@ -1,7 +1,7 @@
-"""A GGUF file in llama.cpp on a CPU, through llama-cpp-python's C interface: `python llamacpp.py FILE REQUEST.json`,
-or `--speed SEQUENCES` after them. Imports nothing of ghost; the last line that it prints is a JSON object.
+"""A GGUF file in llama.cpp on a CPU, by llama-cpp-python's C interface: `python run_llamacpp.py FILE REQUEST.json`, or
+`--speed SEQUENCES` after them.
 
-(Not called llama_cpp.py: a script's own folder is where Python looks first.)
+Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
 import json
@@ -33,6 +33,7 @@ class Model:
         params.type_k = params.type_v = llama.GGML_TYPE_F32  # as transformers has them; of a hybrid's attention
         self._context = llama.llama_init_from_model(self._model, params)
         self._vocab = llama.llama_model_get_vocab(self._model)
+        self.type = llama.llama_ftype_name(llama.llama_model_ftype(self._model)).decode()
         self.tokens = llama.llama_vocab_n_tokens(self._vocab)
         self._batch = llama.llama_batch_init(length, 0, 1)
 
@@ -101,7 +102,7 @@ def answers(file: str, request: dict[str, Any]) -> dict[str, Any]:
     longest = max(len(p) + max(len(c), request["new_tokens"]) for p, c in pairs)
     model = Model(file, max(longest, request["window"]))
     return {
-        "version": f"llama-cpp-python {llama.__version__}",
+        "version": f"llama-cpp-python {llama.__version__}, {model.type}",
         "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
         "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
         "perplexity": perplexity(model, request["text"], request["window"]),
