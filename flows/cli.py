@@ -14,7 +14,7 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import compare_command, doctor_command, evaluate_command, operations, sweep_command
+from flows import compare_command, doctor_command, evaluate_command, gguf_command, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 from flows.environment import prepare_environment
 from flows.options import command_options
@@ -129,6 +129,7 @@ def convert(
 app.command("eval")(evaluate_command.evaluate)
 app.command()(compare_command.compare)
 app.command()(sweep_command.sweep)
+app.command()(gguf_command.gguf)
 app.command()(doctor_command.doctor)
 app.command()(operations.gc)
 

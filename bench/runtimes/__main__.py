@@ -34,7 +34,7 @@ def compare(runtime: Runtime, python: str, sample: Sample) -> dict[str, Any]:
     """A row: the sample through the runtime. One that fails says so in `error`, and has not passed."""
     known = {"model": sample.name, "state_bytes": sample.state_bytes}
     try:
-        answered = runtime.ask(python, sample.reading(runtime.reads), sample.request)
+        answered = runtime.ask(python, sample.reading(runtime.reads, runtime.converter(python)), sample.request)
     except RuntimeFailed as error:
         return known | {"error": str(error), "passed": False}
     return known | judged(runtime, answered, sample.expected)

@@ -27,7 +27,9 @@ PROMPTS, PROMPT, NEW_TOKENS = 20, 24, 20
 """Prompts, tokens of the first one (each later one has one more), and tokens to go on with."""
 LENGTH = 128
 """Tokens of a calibration window."""
-CONVERTED = {"native": ("convert", "--format", "native"), "gguf-f32": ("gguf", "--type", "f32")}
+CONVERTED = {"native": ("convert", "--format", "native")} | {
+    f"gguf-{numbers}": ("gguf", "--type", numbers) for numbers in ("f32", "f16", "q8_0")
+}
 """How ghost makes what a runtime reads from a transformers folder: a command and its options."""
 
 
@@ -58,14 +60,16 @@ class Sample:
     def name(self) -> str:
         return f"{self.source.name}, {self.form} {self.kept}"
 
-    def reading(self, reads: str) -> Path:
-        """The checkpoint in this format, made at the first call."""
+    def reading(self, reads: str, converter: Path | None = None) -> Path:
+        """The checkpoint in this format, made at the first call; `converter` is llama.cpp's folder, for a hybrid."""
         if reads == "hf":
             return self.folder
         made = self._beside(reads)
         if not made.exists():
             command, *options = CONVERTED[reads]
-            called = [sys.executable, "-m", "ghost_ssm", command, str(self.folder), str(made), *options]
+            if converter and command == "gguf" and open_checkpoint(self.folder).config.model_type != "mamba2":
+                options += ["--converter", str(converter)]
+            called = [sys.executable, "-m", "flows.cli", command, str(self.folder), str(made), *options]
             done = subprocess.run(called, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeFailed(f"ghost {command}: {done.stderr.strip().splitlines()[-1]}")

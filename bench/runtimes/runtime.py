@@ -34,7 +34,10 @@ class Runtime:
     script: str
     reads: str = "hf"
     packages: Sequence[str] = ()
+    alone: Sequence[str] = ()
     remove: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    venv: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     projected: bool = False
     within: float | None = None
@@ -43,17 +46,32 @@ class Runtime:
         """The interpreter that has the runtime: of a venv under `venvs`, made anew where its packages changed."""
         if not self.packages:
             return sys.executable
-        home = venvs.resolve() / self.name
+        home = venvs.resolve() / (self.venv or self.name)
         python, stamp = str(home / "bin" / "python"), home / STAMP
-        wanted = {"packages": list(self.packages), "remove": list(self.remove)}
+        wanted = {name: list(getattr(self, name)) for name in ("packages", "alone", "remove", "sources")}
         if not stamp.exists() or json.loads(stamp.read_text()) != wanted:
             shutil.rmtree(home, ignore_errors=True)
             venv.create(home, with_pip=True)
             self._run([python, "-m", "pip", "install", *self.packages])
+            if self.alone:
+                self._run([python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", *self.alone])
             if self.remove:
                 self._run([python, "-m", "pip", "uninstall", "-y", *self.remove])
+            for source in self.sources:
+                self._unpack(python, source, home)
             stamp.write_text(json.dumps(wanted))
         return python
+
+    def converter(self, python: str) -> Path | None:
+        """llama.cpp's folder, with its converter, in the sources that `install` has unpacked."""
+        return next(Path(python).parents[1].glob("source/*/vendor/llama.cpp"), None)
+
+    def _unpack(self, python: str, source: str, home: Path) -> None:
+        """A source distribution into `source/` of the venv; pip builds packages of one elsewhere, and keeps nothing."""
+        options = ["--no-deps", "--no-binary", source.partition("==")[0], "--dest", str(home / "sdist")]
+        self._run([python, "-m", "pip", "download", *options, source])
+        for archive in (home / "sdist").iterdir():
+            shutil.unpack_archive(archive, home / "source", filter="data")
 
     def ask(self, python: str, checkpoint: Path, request: Path, *options: str) -> dict[str, Any]:
         """The JSON object on the last line that the script prints. -P: no file beside it hides a package."""
