@@ -14,12 +14,12 @@ SHAPES = {"130m": (768, 24), "1.3b": (2048, 48)}
 VOCAB = 50288
 
 
-def write_random(folder: Path, shape: str, layers: int | None = None) -> Path:
+def write_random(folder: Path, shape: str, layers: int | None = None, d_state: int = 128) -> Path:
     """A bf16 Mamba2 folder of `shape` (d_model and layers of SHAPES), one tensor in memory at a time."""
     d_model, usual = SHAPES[shape]
     config = Mamba2Config(
         hidden_size=d_model, num_hidden_layers=layers or usual, num_heads=2 * d_model // 64, head_dim=64, n_groups=1,
-        vocab_size=VOCAB, state_size=128, tie_word_embeddings=True, dtype="bfloat16",
+        vocab_size=VOCAB, state_size=d_state, tie_word_embeddings=True, dtype="bfloat16",
         architectures=["Mamba2ForCausalLM"],
     )  # fmt: skip
     config.save_pretrained(folder)

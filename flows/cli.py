@@ -8,13 +8,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import compare_command, doctor_command, evaluate_command, operations, sweep_command
+from flows import compare_command, doctor_command, evaluate_command, gguf_command, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 from flows.environment import prepare_environment
 from flows.options import command_options
@@ -111,9 +111,27 @@ def verify(
         )
 
 
+@app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="demo, a folder, s3://bucket/prefix or a hub name.")],
+    out: Annotated[Path, typer.Argument(callback=expand_home, help="New folder for what comes out.")],
+    to: Annotated[
+        Literal["native", "hf"],
+        typer.Option("--format", help="native: state-spaces, which mamba_ssm loads; hf: transformers'."),
+    ],
+    endpoint_url: EndpointUrl = None,
+) -> None:
+    """Write a Mamba2 checkpoint in the native state-spaces format, or such a one in transformers': the same tensors."""
+    from tasks.convert import convert_folder
+
+    convert_folder(checkpoint, out, to)
+    print(out)
+
+
 app.command("eval")(evaluate_command.evaluate)
 app.command()(compare_command.compare)
 app.command()(sweep_command.sweep)
+app.command()(gguf_command.gguf)
 app.command()(doctor_command.doctor)
 app.command()(operations.gc)
 

@@ -49,11 +49,12 @@ def export(
         from ghost.modeling import SOURCE
 
         shutil.copyfile(SOURCE, folder / SOURCE.name)
-    _copy_companions(source, folder, tokenizer)
+    copy_companions(source, folder, tokenizer)
     write_json(folder / PROVENANCE, dict(provenance))
 
 
-def _copy_companions(source: Checkpoint, folder: Path, tokenizer: Mapping[str, bytes] | None) -> None:
+def copy_companions(source: Checkpoint, folder: Path, tokenizer: Mapping[str, bytes] | None = None) -> None:
+    """What travels with the weights, as transformers 4.57 reads it too; `tokenizer` takes the place of its own."""
     for path in source.companions():
         name = path.relative_to(source.folder).as_posix()
         if tokenizer is None or not is_tokenizers(name):
@@ -87,7 +88,7 @@ def changed_config(source: Checkpoint, layout: MixerLayout) -> dict[str, Any]:
 
 def _plan(source: Checkpoint, mixer: Callable[[int], Weights], layout: MixerLayout) -> dict[str, list[Planned]]:
     """The tensors of each file: those of mixers as they are now, all others as they were."""
-    shards: dict[str, list[Planned]] = {_as_safetensors(path.name): [] for path in source.tensors.files}
+    shards: dict[str, list[Planned]] = {as_safetensors(path.name): [] for path in source.tensors.files}
     mixers = {file: (i, own) for i in source.mixers for own, file in source.names.mixer(i).items()}
     repeated = () if all(path.suffix == SAFETENSORS for path in source.tensors.files) else source.repeated
     tensors, shapes = source.tensors, layout.shapes()
@@ -104,16 +105,17 @@ def _plan(source: Checkpoint, mixer: Callable[[int], Weights], layout: MixerLayo
 
     for file, path in tensors.home.items():
         if file not in repeated:
-            shards[_as_safetensors(path.name)].append(planned(file))
+            shards[as_safetensors(path.name)].append(planned(file))
     for i, own in ((i, own) for i in source.mixers for own in PROJECTIONS if own in shapes):
         like = source.names.mixer(i)["in_proj.weight"]
         name = like.removesuffix("in_proj.weight") + own
         added = Planned(name, shapes[own], tensors.dtypes[like], partial(_taken, padded, i, own), i)
-        shards[_as_safetensors(tensors.home[like].name)].append(added)
+        shards[as_safetensors(tensors.home[like].name)].append(added)
     return shards
 
 
-def _as_safetensors(name: str) -> str:
+def as_safetensors(name: str) -> str:
+    """What a file of weights is called that takes the place of this one."""
     return name if name.endswith(SAFETENSORS) else name.replace("pytorch_model", "model").replace(".bin", SAFETENSORS)
 
 

@@ -1,7 +1,7 @@
 """Settings of a run: the sum of its parts."""
 
 import os
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -70,6 +70,9 @@ class Publication(Settings):
     out: str | None = None
     """Folder or s3://bucket/prefix to publish the finished checkpoint to; without it the checkpoint stays in the
     store."""
+    format: Literal["hf", "native"] = "hf"
+    """Format of the finished checkpoint: `hf` is transformers', `native` the state-spaces one that mamba_ssm loads, for
+    plain Mamba2."""
     recipe: str | None = None
     """Name and version of the recipe that asked for this run, noted beside the published checkpoint."""
 

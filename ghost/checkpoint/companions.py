@@ -13,7 +13,9 @@ from ghost.checkpoint.files import entries
 from ghost.errors import CheckpointError
 
 CONFIG, PROVENANCE = "config.json", "ghost.json"
-WRITTEN = {CONFIG, PROVENANCE, "ghost-manifest.json", "readme.md", "params.json"}
+HF_CONFIG = "hf-config.json"
+"""In a native folder: the config.json of the transformers folder that it was made from."""
+WRITTEN = {CONFIG, PROVENANCE, HF_CONFIG, "ghost-manifest.json", "readme.md", "params.json"}
 """Top names, in lower case, that the pruned model has others of: its config, where it comes from, its card. Mistral's
 params.json is a config too, of weights that stay behind."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".keras",

@@ -55,10 +55,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json, so it is not a model folder; {AGAIN}")
+    return read_object(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. CheckpointError where it holds none."""
     try:
-        config = read_json(path)
+        value = read_json(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}); {AGAIN}") from None
-    if not isinstance(config, dict):
+    if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object; {AGAIN}")
-    return config
+    return value

@@ -101,6 +101,11 @@ def spelled(file: str) -> str:
     return EMBEDDINGS if file == NATIVE_EMBEDDINGS else file
 
 
+def native_name(name: str) -> str:
+    """What native files call transformers' tensor of this name."""
+    return NATIVE_EMBEDDINGS if name == EMBEDDINGS else name
+
+
 def _mixers(config: Any, layers: nn.ModuleList, path: str) -> dict[int, str]:
     found = {}
     for i, layer in enumerate(layers):

@@ -1,14 +1,24 @@
-"""The native state-spaces format (mamba_ssm's MambaLMHeadModel): its config in transformers' words.
+"""The native state-spaces format (mamba_ssm's MambaLMHeadModel): its config in transformers' words, and back.
 
 mamba_ssm 2.3 hands ssm_cfg to its Mamba2 module as arguments. Each of them is read, has to be at the value that
 transformers' Mamba2 is written for, or is harmless; any other may change the mathematics, and is refused.
 """
 
+import math
 from typing import Any
 
 from ghost.checkpoint.fields import count, flag, interval
 from ghost.errors import CheckpointError
 
+SIZES = {"d_state": ("state_size", 128), "d_conv": ("conv_kernel", 4), "expand": ("expand", 2),
+         "headdim": ("head_dim", 64), "ngroups": ("n_groups", 1), "chunk_size": ("chunk_size", 256)}  # fmt: skip
+BIASES = {"bias": ("use_bias", False), "conv_bias": ("use_conv_bias", True)}
+"""Arguments of mamba_ssm's Mamba2, in ssm_cfg: transformers' field, and the value of an argument that is not there."""
+STREAM = {"residual_in_fp32": ("residual_in_fp32", True), "tie_embeddings": ("tie_word_embeddings", True)}
+"""Flags of the model, likewise."""
+NORM_EPS = 1e-5
+"""That of all norms: the native config has no field for it."""
+UNLIMITED = (0.0, math.inf)
 MODEL = {"d_model", "n_layer", "vocab_size", "ssm_cfg", "residual_in_fp32", "pad_vocab_size_multiple", "tie_embeddings",
          "attn_layer_idx", "d_intermediate", "rms_norm"}  # fmt: skip
 MODEL_HARMLESS = {"attn_cfg", "fused_add_norm", "architectures", "auto_map", "dtype", "torch_dtype",
@@ -44,35 +54,56 @@ def to_transformers(config: dict[str, Any]) -> Any:
         "hidden_size": d_model,
         "num_hidden_layers": count("n_layer", config["n_layer"]),
         "vocab_size": -(-vocabulary // padded) * padded,
-        "residual_in_fp32": flag("residual_in_fp32", config.get("residual_in_fp32", True)),
-        "tie_word_embeddings": flag("tie_embeddings", config.get("tie_embeddings", True)),
-        "layer_norm_epsilon": 1e-5,
+        "layer_norm_epsilon": NORM_EPS,
         "bos_token_id": 0,
         "eos_token_id": 0,
         "pad_token_id": 0,
     }
-    return Mamba2Config(**fields | _mixer(ssm, d_model))
+    flags = {theirs: flag(ours, config.get(ours, usual)) for ours, (theirs, usual) in STREAM.items()}
+    return Mamba2Config(**fields | flags | _mixer(ssm, d_model))
+
+
+def to_native(config: Any) -> dict[str, Any]:
+    """The native config.json of a `Mamba2Config`, with every field of mamba_ssm's own and no other, since it takes no
+    other. CheckpointError for a norm that it can't say."""
+    if (eps := config.layer_norm_epsilon) != NORM_EPS:
+        raise CheckpointError(
+            f"layer_norm_epsilon is {eps}, but the native format knows {NORM_EPS} only; keep transformers' format"
+        )
+    ssm = {ours: getattr(config, theirs) for ours, (theirs, _) in (SIZES | BIASES).items()}
+    if (limit := tuple(config.time_step_limit or UNLIMITED)) != UNLIMITED:
+        ssm["dt_limit"] = list(limit)
+    return {
+        "d_model": config.hidden_size,
+        "d_intermediate": 0,
+        "n_layer": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "ssm_cfg": {"layer": "Mamba2"} | ssm,
+        "attn_layer_idx": [],
+        "attn_cfg": {},
+        "rms_norm": True,
+        "fused_add_norm": True,
+        "pad_vocab_size_multiple": 1,
+        **{ours: getattr(config, theirs) for ours, (theirs, _) in STREAM.items()},
+    }
 
 
 def _mixer(ssm: dict[str, Any], d_model: int) -> dict[str, Any]:
-    sizes = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "chunk_size": 256}
-    found = {name: count(f"ssm_cfg.{name}", ssm.get(name, usual)) for name, usual in sizes.items()}
+    found = {ours: count(f"ssm_cfg.{ours}", ssm.get(ours, usual)) for ours, (_, usual) in SIZES.items()}
     if ssm.get("d_ssm") not in (None, found["expand"] * d_model):
         raise CheckpointError(
             f"ssm_cfg.d_ssm is {ssm['d_ssm']}, less than d_inner; give a model whose whole d_inner is recurrent"
         )
-    return {
-        "state_size": found["d_state"],
-        "head_dim": found["headdim"],
-        "num_heads": found["expand"] * d_model // found["headdim"],
-        "n_groups": found["ngroups"],
-        "expand": found["expand"],
-        "conv_kernel": found["d_conv"],
-        "chunk_size": found["chunk_size"],
-        "use_bias": flag("ssm_cfg.bias", ssm.get("bias", False)),
-        "use_conv_bias": flag("ssm_cfg.conv_bias", ssm.get("conv_bias", True)),
-        "time_step_limit": list(interval("ssm_cfg.dt_limit", ssm.get("dt_limit", (0.0, float("inf"))))),
-    }
+    sizes = {SIZES[ours][0]: size for ours, size in found.items()}
+    biases = {theirs: flag(f"ssm_cfg.{ours}", ssm.get(ours, usual)) for ours, (theirs, usual) in BIASES.items()}
+    return (
+        sizes
+        | biases
+        | {
+            "num_heads": found["expand"] * d_model // found["headdim"],
+            "time_step_limit": list(interval("ssm_cfg.dt_limit", ssm.get("dt_limit", UNLIMITED))),
+        }
+    )
 
 
 def _refuse_others(config: dict[str, Any], ssm: dict[str, Any]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.companions import CONFIG, companion_files
+from ghost.checkpoint.companions import CONFIG, HF_CONFIG, companion_files
 from ghost.checkpoint.families import check_biases, mixer_layout, whole_config
 from ghost.checkpoint.fields import count, flag
-from ghost.checkpoint.files import check_pointers, read_config
+from ghost.checkpoint.files import check_pointers, read_config, read_object
 from ghost.checkpoint.hub import download
 from ghost.checkpoint.links import check_links
 from ghost.checkpoint.names import Names, find_names
-from ghost.checkpoint.native import is_native
+from ghost.checkpoint.native import is_native, to_native
 from ghost.checkpoint.tensors import AGAIN, TensorFiles, find_tensors
 from ghost.errors import CheckpointError
 from ghost.mixer import MixerLayout
@@ -63,7 +63,8 @@ class Checkpoint:
         where a weight is not finite: all are read here, and layers read again and again later are not looked at then.
         """
         self.tensors.check_finite(file for files in self.names.homes.values() for file in files)
-        return _digest(self.folder, [self.folder / CONFIG, *self.tensors.files, *self.companions()])
+        words = [path for name in (CONFIG, HF_CONFIG) if (path := self.folder / name).is_file()]
+        return _digest(self.folder, [*words, *self.tensors.files, *self.companions()])
 
     @property
     def parameters(self) -> int:
@@ -94,13 +95,10 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     anything that is not a complete Mamba2 language model; shapes are checked here, before any work."""
     folder = find_folder(model)
     check_links(folder)
-    raw = read_config(folder)
+    raw = _transformers_words(folder, read_config(folder))
     raw.pop("auto_map", None)  # names code, which is neither run here nor published
     config = whole_config(raw, str(folder / CONFIG))
-    if is_native(raw):
-        raw = json.loads(config.to_json_string())
-    else:
-        config.name_or_path = str(folder)  # as where transformers reads one
+    config.name_or_path = str(folder)  # as where transformers reads one
     layout, tensors = mixer_layout(config), find_tensors(folder)
     _check_fields(config)
     checkpoint = Checkpoint(folder, raw, config, layout, tensors, model_names(config, tensors, folder))
@@ -123,6 +121,20 @@ def find_folder(model: str | Path) -> Path:
             f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name"
         )
     return download(model)
+
+
+def _transformers_words(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """config.json as transformers would have it. Of a native one, that is what lies beside it, where something does:
+    it has fields that a native config has no words for. CheckpointError where the two don't agree."""
+    if not is_native(raw):
+        return raw
+    config, path = whole_config(raw, str(folder / CONFIG)), folder / HF_CONFIG
+    if not path.is_file():
+        return json.loads(config.to_json_string())
+    beside = read_object(path)
+    if to_native(whole_config(beside, str(path))) != to_native(config):
+        raise CheckpointError(f"{path} is of another model than {CONFIG} beside it; remove it")
+    return beside
 
 
 def model_names(config: Any, tensors: TensorFiles, where: Path) -> Names:

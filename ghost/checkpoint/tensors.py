@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ghost.checkpoint.companions import CONFIG, PROVENANCE, companions
+from ghost.checkpoint.companions import CONFIG, HF_CONFIG, PROVENANCE, companions
 from ghost.checkpoint.files import check_pointers, read_json
 from ghost.checkpoint.pickled import AGAIN, DTYPES, FLOATS, open_pickled
 from ghost.errors import CheckpointError
@@ -99,7 +99,7 @@ def find_tensors(folder: Path) -> TensorFiles:
 def model_files(names: Set[str], shards: Callable[[str], Iterable[str]]) -> set[str]:
     """Of the names below a model folder those that are read, or travel with the weights; a second format of the
     weights stays where it is. `shards` gives the names that an index lists."""
-    return {CONFIG, PROVENANCE, *_weight_names(names, shards), *companions(names)} & names
+    return {CONFIG, HF_CONFIG, PROVENANCE, *_weight_names(names, shards), *companions(names)} & names
 
 
 def _weight_names(names: Set[str], shards: Callable[[str], Iterable[str]]) -> set[str]:

@@ -1,6 +1,7 @@
 """Write the weights of a model folder that transformers loads unmodified, one tensor in memory at a time."""
 
 import json
+import mmap
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ghost.checkpoint.pickled import DTYPES
 from ghost.checkpoint.tensors import DTYPE_NAMES
 
 SINGLE = "model.safetensors"
@@ -53,6 +55,22 @@ def write_weights(folder: Path, shards: Mapping[str, Sequence[Planned]]) -> None
         weight_map = {t.name: name for name, shard in shards.items() for t in shard}
         total = sum(t.size for t in planned)
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def write_pickled(safetensors: Path, path: Path) -> None:
+    """The tensors of a safetensors file as a PyTorch file. They are mapped, so that torch copies one after the other
+    and none has to fit into memory."""
+    with safetensors.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants to be able to write
+    (length,) = struct.unpack("<Q", mapped[:8])
+    header = json.loads(mapped[8 : 8 + length])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, t in header.items():
+        dtype, (start, end) = DTYPES[t["dtype"]], t["data_offsets"]
+        flat = torch.frombuffer(mapped, dtype=dtype, count=(end - start) // dtype.itemsize, offset=8 + length + start)
+        tensors[name] = flat.view(t["shape"])
+    torch.save(tensors, path)
 
 
 def _write_header(path: Path, tensors: list[Planned]) -> dict[str, _Place]:

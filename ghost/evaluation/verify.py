@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ghost.checkpoint.files import read_config
+from ghost.checkpoint.native import is_native
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import VerificationError
 from ghost.export import KEPT, PROVENANCE
@@ -49,7 +51,7 @@ def verify(folder: Path, source: Checkpoint, tokens: Tensor) -> dict[str, Any]:
     _check_form(folder, pruned, record.form)
     cuts = None if record.recovered else _cuts(pruned, record)
     expected_lv = _logits(pruned, None, tokens) if cuts is None else _logits(source, cuts, tokens)
-    difference = float((_stock_logits(pruned.folder, tokens) - expected_lv).abs().max() / expected_lv.abs().max())
+    difference = float((_stock_logits(pruned, tokens) - expected_lv).abs().max() / expected_lv.abs().max())
     computes = record.form.words.computes
     if not difference <= LIMIT:
         wanted = "its own weights give in ghost's own path" if cuts is None else f"{source.folder} computes {computes}"
@@ -116,10 +118,14 @@ def _check_count(name: str, found: int, expected: int) -> None:
         raise ValueError(f"{found} {name}, but the model has {expected}")
 
 
-def _stock_logits(folder: Path, tokens: Tensor) -> Tensor:
+def _stock_logits(pruned: Checkpoint, tokens: Tensor) -> Tensor:
+    """A native folder's config is none that transformers reads, so that it is given."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+    config = {"config": pruned.config} if is_native(read_config(pruned.folder)) else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        pruned.folder, dtype=torch.float32, trust_remote_code=False, **config
+    ).eval()
     return model(tokens.unsqueeze(0), use_cache=False).logits[0]
 
 

@@ -1,4 +1,4 @@
-"""Export: the pruned model as a transformers folder in the store, with a record, as layers have one."""
+"""Export: the pruned model as a model folder in the store, with a record, as layers have one."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from prefect.client.schemas.objects import State
 from safetensors.torch import load
 
 from artifacts.stages import StageRecord, read_stage, write_stage
+from ghost.checkpoint.source import open_checkpoint
+from ghost.convert import convert
 from ghost.export import KEPT, PROVENANCE, export, kept_channels
 from ghost.mixer import Weights
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
@@ -36,7 +38,7 @@ class Exported:
 
 @task(name="export_checkpoint", task_run_name="export checkpoint", **OPTIONS)
 def export_checkpoint(run: Run, layers: Sequence[PrunedLayer]) -> State[Exported]:
-    """The pruned model as a transformers folder, to checkpoint/."""
+    """The pruned model in the format that is asked for, to checkpoint/."""
     config, chain = f"{run.keys.checkpoint}/config.json", layers[-1].record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
         return ended(Exported(record), config, cached=True)
@@ -56,10 +58,14 @@ def _export(run: Run, layers: Sequence[PrunedLayer]) -> dict[str, str]:
         return load(run.store.get(run.pruning.weights(layer), records[layer].files["weights.safetensors"]))
 
     digests = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        (folder := Path(scratch) / "hf").mkdir()
         tokenizer = published_tokenizer(run)
-        export(run.source, stored, layout, Path(folder), provenance(run, layers), tokenizer=tokenizer)
-        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        export(run.source, stored, layout, folder, provenance(run, layers), tokenizer=tokenizer)
+        if run.settings.format == "native":
+            source, folder = open_checkpoint(folder), Path(scratch) / "native"
+            convert(source, folder, "native")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = path.relative_to(folder).as_posix()
             if name not in OF_THE_REPORT:
                 digests[f"checkpoint/{name}"] = run.store.put_file(f"{run.keys.checkpoint}/{name}", path)

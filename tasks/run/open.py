@@ -22,11 +22,13 @@ from ghost.checkpoint.sizes import check_memory
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.checkpoint.tokenizer import tokenizer_files
 from ghost.config import resolve_device, resolve_dtype
-from ghost.errors import CorpusError
+from ghost.convert import check_native
+from ghost.errors import CorpusError, SettingsError
 from ghost.evaluation.harness import BenchmarkList, benchmark_manager, parse_benchmarks
 from ghost.following import LedWalk
 from ghost.kernels import versions
 from ghost.pruning import Pruning
+from ghost.saliency import form_of
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
 from ghost.stream import batches
@@ -96,6 +98,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
     check_source(source, settings)
+    _check_format(source, settings)
     check_memory(source, *computed_on, processes)
     tokenizer = local(settings.tokenizer, "tokenizer") if settings.tokenizer else str(source.folder)
     words, most = load_tokenizer(tokenizer), enough(settings.samples, settings.length)
@@ -119,6 +122,18 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     run = Run(settings, store, source, tokenizer, calibration_bl, text, benchmarks, progress, warnings, computing)
     check_out(settings.out, run.keys.run_id)
     return run
+
+
+def _check_format(source: Checkpoint, settings: RunSettings) -> None:
+    """CheckpointError or SettingsError where the finished checkpoint is none that --format can hold."""
+    if settings.format == "hf":
+        return
+    check_native(source)
+    if form_of(settings.method, soft=settings.soft).carries_code:
+        raise SettingsError(
+            f"format native has no words for the projected checkpoint that method {settings.method} makes; choose "
+            "--format hf, or another method, e.g. ghost with --recovery fit"
+        )
 
 
 def write_records(run: Run) -> dict[str, str]:
@@ -173,6 +188,7 @@ def _determinants(run: Run) -> dict[str, Any]:
     """What published files and figures depend on beside the pruned layers."""
     tokenizer = published_tokenizer(run)
     published = {"tokenizer": None if tokenizer is None else companions_digest(tokenizer)}
+    published |= {"format": run.settings.format}
     asked, files = run.benchmarks, {n: sha256_file(Path(path)) for n, path in run.benchmarks.files.items()}
     tasks = {"names": list(asked.names), "files": files, "limit": run.settings.limit} if asked.names else None
     figures = {"evaluation": digest(run.evaluation_tokens), "window": run.settings.window, "tasks": tasks}

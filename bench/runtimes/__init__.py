@@ -1,0 +1,1 @@
+"""Pruned checkpoints in the runtimes that serve them: `python -m bench.runtimes`."""

@@ -1,0 +1,101 @@
+"""A folder in stock transformers: `python run_transformers.py FOLDER REQUEST.json`, or `--speed SEQUENCES` after them.
+
+Imports nothing of ghost; the last line that it prints is a JSON object.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROUNDS, STEPS, PREFILLED = 5, 32, 512
+"""Of the speed: medians of so many rounds, each of so many decoded tokens a sequence, or of so long a prompt."""
+
+
+def load(folder: str) -> Any:
+    """In fp32, with the code that a projected checkpoint carries."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
+
+
+def greedy(model: Any, prompt: list[int], new_tokens: int) -> list[int]:
+    """No token ends it early."""
+    ids_bl = torch.tensor([prompt])
+    options = {"do_sample": False, "min_new_tokens": new_tokens, "max_new_tokens": new_tokens, "pad_token_id": 0}
+    model.generation_config.eos_token_id = None
+    found_bl = model.generate(ids_bl, attention_mask=torch.ones_like(ids_bl), **options)
+    return found_bl[0, len(prompt) :].tolist()
+
+
+def logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
+    """Of each token of the continuation, after the prompt and those before it."""
+    found = _logprobs(model, [*prompt, *continuation])
+    return found[len(prompt) - 1 :].tolist()
+
+
+def perplexity(model: Any, ids: list[int], window: int) -> float:
+    """Windows that don't overlap and carry nothing, each predicting up to one token beyond; no last, shorter one."""
+    starts = range(0, len(ids) - window, window)
+    return torch.cat([-_logprobs(model, ids[i : i + window + 1]) for i in starts]).mean().exp().item()
+
+
+def _logprobs(model: Any, ids: list[int]) -> Tensor:
+    """Of all tokens but the first, float64."""
+    logits_lv = model(torch.tensor([ids[:-1]]), use_cache=False).logits[0].double()
+    return logits_lv.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
+    model = load(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    ids = tokenizer(request["text"], add_special_tokens=False)["input_ids"]
+    pairs = list(zip(request["prompts"], request["continuations"], strict=True))
+    return {
+        "version": f"transformers {transformers.__version__}",
+        "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
+        "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
+        "perplexity": perplexity(model, ids, request["window"]),
+        "note": "",
+    }
+
+
+@torch.inference_mode()
+def speed(folder: str, sequences: int) -> dict[str, float]:
+    """Tokens a second of one thread: of a prompt, and decoded by all sequences together."""
+    torch.set_num_threads(1)
+    model = load(folder)
+    prompt_bl = torch.arange(1, PREFILLED + 1)[None] % model.config.vocab_size
+    begun = model(torch.ones(sequences, 1, dtype=torch.long), use_cache=True).past_key_values
+
+    def decode() -> None:
+        for token in range(STEPS):
+            model(torch.full((sequences, 1), token + 1), past_key_values=begun, use_cache=True)
+
+    prefill = _median(lambda: model(prompt_bl, use_cache=True, logits_to_keep=1))
+    return {"prefill": PREFILLED / prefill, "decode": sequences * STEPS / _median(decode)}
+
+
+def _median(work: Callable[[], Any]) -> float:
+    """Seconds, after a round that warms up."""
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+if __name__ == "__main__":
+    folder, request, *options = sys.argv[1:]
+    if options:
+        print(json.dumps(speed(folder, int(options[1]))))
+    else:
+        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))

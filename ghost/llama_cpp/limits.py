@@ -1,0 +1,57 @@
+"""What llama.cpp leaves out of its computation, without a word: refused before a file is written.
+
+Each line was seen in its source of 2026-10 or in other logits. What it only fails to load says so by itself.
+"""
+
+from collections.abc import Iterator
+
+from ghost.checkpoint.families import PROJECTED
+from ghost.checkpoint.source import Checkpoint
+from ghost.errors import CheckpointError
+
+FAMILIES = ("mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h")
+"""Those that it was seen to compute as transformers does."""
+CLAMPED_BY_TRANSFORMERS_ALONE = ("nemotron_h",)
+"""transformers has time_step_min for the lower limit of dt. The model's own code has none, nor has llama.cpp."""
+
+
+def check_computable(checkpoint: Checkpoint) -> None:
+    """CheckpointError for a model of which llama.cpp would compute another."""
+    family = checkpoint.config.model_type
+    if family == PROJECTED:
+        raise CheckpointError(
+            f"{checkpoint.folder} projects B and C, which llama.cpp has no code for; prune by a method other than "
+            "balanced, or with recovery fit"
+        )
+    if family not in FAMILIES:
+        raise CheckpointError(
+            f"model_type {family!r} is none that llama.cpp computes as transformers does; give one of: "
+            f"{', '.join(FAMILIES)}"
+        )
+    for difference in _differences(checkpoint):
+        raise CheckpointError(f"config.json: {difference}; serve this model with transformers or vLLM")
+
+
+def _differences(checkpoint: Checkpoint) -> Iterator[str]:
+    config, layout = checkpoint.config, checkpoint.mixer_layout
+    family = config.model_type
+    if layout.dt_limit != (0.0, float("inf")) and family not in CLAMPED_BY_TRANSFORMERS_ALONE:
+        yield f"time_step_limit is {list(layout.dt_limit)}, which llama.cpp does not apply"
+    if layout.gating == "norm-then-gate":
+        yield "mamba_norm_before_gate is true, and llama.cpp gates before it normalizes"
+    if family == "mamba2" and layout.biases != {"conv1d.bias"}:
+        yield (
+            f"use_bias is {str(config.use_bias).lower()} and use_conv_bias {str(config.use_conv_bias).lower()}, but "
+            "llama.cpp's mamba2 has a bias of the convolution and no other"
+        )
+    if family == "granitemoehybrid" and config.position_embedding_type == "rope":
+        yield "position_embedding_type is 'rope', and llama.cpp's hybrids of this family have no positions"
+    if (
+        family == "falcon_h1"
+        and config.tie_word_embeddings
+        and config.embedding_multiplier != config.lm_head_multiplier
+    ):
+        yield (
+            f"embedding_multiplier is {config.embedding_multiplier} and lm_head_multiplier {config.lm_head_multiplier}"
+            ", but llama.cpp has one factor for both where embeddings and head are tied"
+        )
