@@ -49,7 +49,7 @@ def test_ruined_model_keeps_readable_figures() -> None:
 def test_card_of_directions_loads_the_code_that_the_folder_carries() -> None:
     card = model_card(summary(method="balanced"))
     assert 'from_pretrained(".", trust_remote_code=True)' in card and "No other code" not in card
-    assert "state directions in 3 Mamba2 layers" in card
+    assert "state directions in 3 Mamba2 layers" in card and "`pip install ./plugins/vllm`" in card
 
 
 def test_card_of_a_hybrid_says_which_layers_have_a_state_and_what_keeps_its_size() -> None:

@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 import time
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 import torch
 import vllm  # pyright: ignore[reportMissingImports]
 from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
-from vllm.model_executor.model_loader import get_model_cls  # pyright: ignore[reportMissingImports]
+from vllm.v1.kv_cache_interface import MambaSpec  # pyright: ignore[reportMissingImports]
 
 ROUNDS, STEPS, PREFILLED = 5, 32, 512
 """Of the speed: medians of so many rounds, each of so many decoded tokens a sequence, or of so long a prompt."""
@@ -28,7 +27,7 @@ LONGEST = 2048
 
 
 def load(folder: str, sequences: int = 16, **options: Any) -> Any:
-    """In fp32, states too."""
+    """In fp32, states too, with what vLLM decides by itself: the plugin's architecture needs no code of the folder."""
     return LLM(
         folder, dtype="float32", max_model_len=LONGEST, max_num_seqs=sequences, enforce_eager=True,
         enable_prefix_caching=False, disable_log_stats=True, seed=0, **options,
@@ -66,17 +65,14 @@ def perplexity(model: Any, text: str, window: int) -> float:
 
 
 def states(model: Any) -> dict[str, Any]:
-    """By vLLM's own calculator: bytes of a sequence's states (recurrent and convolution's; of a model without
-    attention), and how many sequences the cache holds, whose size is VLLM_CPU_KVCACHE_SPACE in GiB."""
+    """By vLLM's own calculator: bytes of a sequence's states, recurrent and convolution's, and how many sequences of
+    LONGEST tokens the cache holds, whose size is VLLM_CPU_KVCACHE_SPACE in GiB."""
     config = model.llm_engine.vllm_config
-    kind, layers = get_model_cls(config.model_config), config.model_config.hf_config.num_hidden_layers
-    sizes = zip(
-        kind.get_mamba_state_shape_from_config(config), kind.get_mamba_state_dtype_from_config(config), strict=True
-    )
+    layers = config.compilation_config.static_forward_context.values()
+    specs = [spec for layer in layers if isinstance(spec := layer.get_kv_cache_spec(config), MambaSpec)]
     return {
-        "vllm_state_bytes": layers * sum(prod(shape) * dtype.itemsize for shape, dtype in sizes),
+        "vllm_state_bytes": sum(spec.state_content_size_bytes for spec in specs),
         "vllm_sequences": config.cache_config.kv_cache_max_concurrency,
-        "vllm_blocks": config.cache_config.num_gpu_blocks,
         "vllm_cache_gib": os.environ.get("VLLM_CPU_KVCACHE_SPACE"),
     }
 

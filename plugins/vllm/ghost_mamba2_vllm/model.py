@@ -54,9 +54,7 @@ class GhostMamba2ForCausalLM(Mamba2ForCausalLM):
                 module.project_to(self.config.state_size)
 
     @classmethod
-    def get_mamba_state_shape_from_config(
-        cls, vllm_config: VllmConfig
-    ) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    def get_mamba_state_shape_from_config(cls, vllm_config: VllmConfig) -> tuple[tuple[int, int], tuple[int, int, int]]:
         """As the mixers have it."""
         conv, recurrent = super().get_mamba_state_shape_from_config(_unprojected(vllm_config))
         return conv, (*recurrent[:-1], vllm_config.model_config.hf_config.state_size)
