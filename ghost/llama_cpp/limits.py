@@ -13,8 +13,8 @@ from ghost.errors import CheckpointError
 FAMILIES = ("mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h")
 """Those that it was seen to compute as transformers does."""
 CLAMPED_BY_TRANSFORMERS_ALONE = ("nemotron_h",)
-"""transformers has time_step_min for the lower limit of dt, and llama.cpp has none. A trained model's perplexity was seen
-to differ by 2e-4 of itself, so that is no reason to refuse a whole family."""
+"""transformers has time_step_min for the lower limit of dt, and llama.cpp has none. A trained model's perplexity was
+seen to differ by 2e-4 of itself, so that is no reason to refuse a whole family."""
 
 
 def check_computable(checkpoint: Checkpoint) -> None:
