@@ -160,6 +160,14 @@ def test_added_tokens_and_a_chat_template_come_along(model: Path, tmp_path: Path
     assert field(reader, "tokenizer.chat_template") == tokenizer.chat_template
 
 
+def test_the_models_config_names_the_end_that_the_tokenizer_does_not(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", layers=1, eos_token_id=7)
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "eos_token"}))
+    reader = written(model, tmp_path / "x.gguf")
+    assert [field(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "unk")] == [0, 7, None]
+
+
 def split_by(model: Path, splitter: Any, *, whole: bool = False) -> str | None:
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.pre_tokenizer = splitter

@@ -1,7 +1,7 @@
 """A mamba2 model as llama.cpp's `mamba2`: which tensors it has, what they are called there, and how they are stored.
 
-Names, shapes and keys are those that llama.cpp's `src/models/mamba2.cpp` asks for, as of 2026-10; names come from the
-gguf package's own table.
+Names, shapes and keys are those that llama.cpp's `src/models/mamba2.cpp` asks for; names come from the gguf
+package's own table.
 """
 
 from collections.abc import Iterator

@@ -26,20 +26,20 @@ ROLES = ("bos", "eos", "unk", "sep", "pad", "mask")
 CONVERTER = "give llama.cpp's own converter by --converter"
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: str | Path, rows: int) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: str | Path, config: Any) -> None:
     """Tokens, merges, special tokens and chat template of the tokenizer of that folder or hub name; the tokens are
-    padded to the `rows` of the embeddings. CheckpointError for one that llama.cpp would not split text like."""
+    padded to the rows of the model's embeddings. CheckpointError for one that llama.cpp would not split text like."""
     words = load_tokenizer(tokenizer)
     if not (words.is_fast and words("a").input_ids):  # an empty one is made where there are no files
         raise CheckpointError(f"{tokenizer} has no tokenizer that knows a word; give one with --tokenizer")
     parts = parts_of(words)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_checked_pre_tokenizer(parts, tokenizer))
-    tokens, types = _tokens(words, parts, rows, tokenizer)
+    tokens, types = _tokens(words, parts, config.vocab_size, tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in parts["model"]["merges"]])
-    _add_special(writer, words)
+    _add_special(writer, words, config)
     if isinstance(words.chat_template, str):
         writer.add_chat_template(words.chat_template)
 
@@ -96,10 +96,13 @@ def _tokens(words: Any, parts: dict[str, Any], rows: int, where: str | Path) -> 
     return [by_id.get(i, f"[PAD{i}]") for i in range(rows)], types
 
 
-def _add_special(writer: gguf.GGUFWriter, words: Any) -> None:
+def _add_special(writer: gguf.GGUFWriter, words: Any, config: Any) -> None:
+    """The model's config says what the tokenizer does not; where neither does, llama.cpp takes some token for it."""
     for role in ROLES:
-        if (token := getattr(words, f"{role}_token_id")) is not None:
-            getattr(writer, f"add_{role}_token_id")(token)
+        name = f"{role}_token_id"
+        known = [token for token in (getattr(words, name), getattr(config, name, None)) if isinstance(token, int)]
+        if known:
+            getattr(writer, f"add_{name}")(known[0])
     ids = words("a").input_ids
     writer.add_add_bos_token(ids[0] == words.bos_token_id)
     writer.add_add_eos_token(ids[-1] == words.eos_token_id)

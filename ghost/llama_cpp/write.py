@@ -20,7 +20,7 @@ def write_mamba2(
     """
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MAMBA2])
     add_metadata(writer, checkpoint, file_type, name)
-    add_vocabulary(writer, tokenizer, checkpoint.vocab_size)
+    add_vocabulary(writer, tokenizer, checkpoint.config)
     tensors = list(stored_tensors(checkpoint, file_type))
     for tensor in tensors:
         writer.add_tensor_info(tensor.name, tensor.stored_shape, tensor.dtype, tensor.bytes, tensor.numbers)
