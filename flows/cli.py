@@ -14,7 +14,7 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import compare_command, doctor_command, evaluate_command, operations, sweep_command
+from flows import compare_command, doctor_command, evaluate_command, fits_command, operations, sweep_command
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 from flows.environment import prepare_environment
 from flows.options import command_options
@@ -112,6 +112,7 @@ def verify(
 app.command("eval")(evaluate_command.evaluate)
 app.command()(compare_command.compare)
 app.command()(sweep_command.sweep)
+app.command()(fits_command.fits)
 app.command()(doctor_command.doctor)
 app.command()(operations.gc)
 
