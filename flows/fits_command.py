@@ -19,10 +19,10 @@ SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def fits(
-    model: Annotated[str, typer.Argument(help="demo, a folder, s3://bucket/prefix or a hub name; config.json will do.")],
+    model: Annotated[str, typer.Argument(help="demo, a folder, s3://bucket/prefix or hub name; config.json will do.")],
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIST", help="State sizes to compare with the model's own: a,b,c; by default 96,64,32,16."),
+        typer.Option(metavar="LIST", help="State sizes to compare with the model's own; by default 96,64,32,16."),
     ] = None,
     server: Annotated[str | None, typer.Option(help=f"Only this one of {', '.join(RUNTIMES)}.")] = None,
     memory: Annotated[str, typer.Option(help="Memory of the device that serves, such as 24GiB or 80GB.")] = "24GiB",

@@ -56,6 +56,11 @@ class Finding:
     """What becomes of it, in words."""
 
     @property
+    def short(self) -> str:
+        """Such as `CUDA scan: it falls back to the CPU`."""
+        return f"{self.rule.kernel}: {self.otherwise}"
+
+    @property
     def line(self) -> str:
         """Such as `llama.cpp, CUDA scan (0.5.0) takes 96, 128 ...; at N = 64 it falls back to the CPU; ...`."""
         rule = self.rule
@@ -132,7 +137,7 @@ RULES = (
     Rule(
         runtime="llama.cpp", kernel="AVX-512 scan", version="0.5.0", grade="slower",
         takes=lambda layout: layout.d_state % AVX512_STEP == 0,
-        wants="64 channels at once", otherwise="{rest} of them go one by one", mark="partly",
+        wants="64 channels at once", otherwise="{rest} channels go one by one", mark="partly",
         source="ggml_compute_forward_ssm_scan_f32 in ggml/src/ggml-cpu/ops.cpp, GGML_F32_STEP in simd-mappings.h",
     ),
     Rule(

@@ -1,9 +1,11 @@
 """The runtimes that serve Mamba2 and its hybrids, as data: which families each one knows, and in which precision and
 how long it keeps a sequence's state. `ghost.serving.rules` says which state sizes their kernels take.
 
-Read in the source of the versions named here. A family is *tried* where a pruned checkpoint of it was run there.
+Read in the source of the versions named here. A family is *tried* where a pruned checkpoint of it was run there, on a
+CPU.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,13 +24,13 @@ class Runtime:
     name: str
     version: str
     """The one that was read, or tried."""
-    families: dict[str, Known]
+    families: Mapping[str, Known]
     """By model_type."""
     last_taps: int
     """Tokens that a convolution of d_conv taps keeps: d_conv less this."""
     state: str | None = None
     """Precision of the recurrent state."""
-    state_of: dict[str, str] = field(default_factory=dict[str, str])
+    state_of: Mapping[str, str] = field(default_factory=dict[str, str])
     """The same for single families."""
     conv: str | None = None
     """Precision of what the convolutions keep."""
@@ -36,7 +38,7 @@ class Runtime:
     """Precision of attention's keys and values."""
     source: str
     """Where the above stands."""
-    gone: dict[str, str] = field(default_factory=dict[str, str])
+    gone: Mapping[str, str] = field(default_factory=dict[str, str])
     """Families that it knew once, with what is to be said of them."""
     raises: str = ""
     """What to set to use the room, and what else to know before serving."""
@@ -72,8 +74,7 @@ RUNTIMES = {
         Runtime(
             name="llama.cpp",
             version="0.5.0",
-            families={"mamba2": TRIED}
-            | dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
+            families={"mamba2": TRIED} | dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
             last_taps=1,
             state="float32",
             conv="float32",
