@@ -106,9 +106,9 @@ def _rows(runtime: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     sizes, first = runtime["sizes"], runtime["sizes"][0]
     yield _named(runtime), *(_gain(size["sequences"], first["sequences"]) for size in sizes)
     yield f"  state, {SHORT[first['state_dtype']]}", *(in_bytes(size["state"]) for size in sizes)
-    yield f"  convolution, {SHORT[first['conv_dtype']]}", *(in_bytes(size["conv"]) for size in sizes)
+    yield f"  conv, {SHORT[first['conv_dtype']]}", *(in_bytes(size["conv"]) for size in sizes)
     if first["token"]:
-        yield f"  caches a token, {SHORT[first['token_dtype']]}", *(in_bytes(size["token"]) for size in sizes)
+        yield f"  cache a token, {SHORT[first['token_dtype']]}", *(in_bytes(size["token"]) for size in sizes)
     if first["blocks"]:
         yield "  tokens in a block", *(f"{size['blocks']['tokens']:,}" for size in sizes)
         yield "  page of a layer", *(in_bytes(size["blocks"]["page"]) for size in sizes)

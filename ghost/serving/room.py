@@ -12,7 +12,7 @@ from ghost.serving.sequence import Model, Sequence, sequence
 UTILIZATION = 0.92
 """vLLM's --gpu-memory-utilization by default (vllm/config/cache.py)."""
 BLOCK = 16
-"""vLLM's smallest block of tokens (DEFAULT_BLOCK_SIZE); on a CPU it is 32, and the figures differ by less than that."""
+"""vLLM's smallest block of tokens (DEFAULT_BLOCK_SIZE); on a CPU it is 128 (platforms/cpu.py)."""
 MORE_THAN = 1.5
 PREFIX_STATES = 2
 """States of a sequence with prefix caching, which is on by default for hybrids (MambaSpec.max_memory_usage_bytes)."""
@@ -84,13 +84,13 @@ def _vllm(model: Model, one: Sequence, memory: int, weights: int, tokens: int) -
     return Room(max(0, (left // blocks.bytes - 1) // blocks.of(tokens)), blocks)
 
 
-def hybrid_blocks(model: Model, one: Sequence) -> Blocks:
-    """vLLM's page and block of a hybrid: blocks of so many tokens, a multiple of BLOCK, that attention's page is no
+def hybrid_blocks(model: Model, one: Sequence, smallest: int = BLOCK) -> Blocks:
+    """vLLM's page and block of a hybrid: blocks of a multiple of `smallest` tokens, so that attention's page is no
     smaller than a state's, which is then padded to it (Platform._align_hybrid_block_size). Mixers and attention layers
     are cut into groups of one size, that of the fewer, or of the more where those are less than half as many again
     (_get_kv_cache_groups_uniform_page_size); all groups draw their blocks from one pool."""
     state, token = one.fixed // model.mixers, one.token // len(model.caches)
-    tokens = BLOCK * math.ceil(state / (BLOCK * token))
+    tokens = smallest * math.ceil(state / (smallest * token))
     fewer, more = sorted((model.mixers, len(model.caches)))
     layers = more if more < MORE_THAN * fewer else fewer
     page = tokens * token

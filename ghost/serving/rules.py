@@ -14,6 +14,8 @@ another size."""
 CUDA_SIZES, SHADER_SIZES, FLASHINFER_SIZES = (96, 128, 256), (128, 256), (64, 96, 128, 256)
 CUDA_CONV = 128
 """Channels of a convolution that llama.cpp's CUDA kernel takes at once."""
+CPU_CONV = 32
+"""The same of vLLM's on a CPU in bf16."""
 HEAD_STEP = 16
 AVX512_STEP = 64
 CONV_STEP = 8
@@ -110,6 +112,13 @@ RULES = (
         wants="64, 96, 128 and 256", otherwise="it is not tested", mark="no",
         remedy="leave the backend at triton, the default",
         source="include/flashinfer/mamba/common.cuh (below 32 it does not compile), pull request 2865 (96)",
+    ),
+    Rule(
+        runtime="vllm", kernel="bf16 convolution on a CPU", version="0.32.0, tried", grade="refused",
+        takes=lambda layout: conv_channels(layout) % CPU_CONV == 0,
+        wants="a multiple of 32 channels, d_inner + 2 n_groups N",
+        otherwise="there are {conv}, and it does not load", mark="no", remedy="there give --dtype float32",
+        source="dispatch_cpu_unquantized_gemm in layers/utils.py, causal_conv1d_weight_pack (CPUs with AVX512-BF16)",
     ),
     Rule(
         runtime="sglang", kernel="Triton scan", version="0.5.23", grade="slower", takes=_whole_tiles,

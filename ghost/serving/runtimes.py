@@ -7,13 +7,10 @@ CPU.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ghost.checkpoint.families import PROJECTED
 
-Known = Literal["tried", "read in source"]
-TRIED: Known = "tried"
-READ: Known = "read in source"
+TRIED, READ = "tried", "read in source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +21,8 @@ class Runtime:
     name: str
     version: str
     """The one that was read, or tried."""
-    families: Mapping[str, Known]
-    """By model_type."""
+    families: Mapping[str, str]
+    """By model_type: tried, or read in its source."""
     last_taps: int
     """Tokens that a convolution of d_conv taps keeps: d_conv less this."""
     state: str | None = None
@@ -58,7 +55,7 @@ RUNTIMES = {
             "vllm/model_executor/layers/mamba/mamba_utils.py; nemotron_h's fp32 in models/config.py",
             gone={"bamba": "has not known bamba since 0.23 (models/registry.py)"},
             raises="--max-num-seqs has to be raised to use the room: by default it is 1024 on GPUs of 70 GiB and more "
-            "but the A100, 256 on others, 128 on a CPU",
+            "but the A100, 256 on others. On a CPU with AVX512-BF16 the state is fp32 whatever the precision",
         ),
         Runtime(
             name="sglang",
