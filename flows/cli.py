@@ -14,14 +14,23 @@ import typer
 
 from artifacts.errors import ArtifactError
 from artifacts.redaction import redact
-from flows import compare_command, doctor_command, evaluate_command, gguf_command, operations, sweep_command
+from flows import (
+    compare_command,
+    doctor_command,
+    evaluate_command,
+    fits_command,
+    gguf_command,
+    operations,
+    sweep_command,
+)
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
 from flows.environment import prepare_environment
 from flows.options import command_options
 from flows.prefect_server import with_prefect_server
 from flows.stop import stoppable
-from ghost.errors import GhostError
+from ghost.errors import GhostError, SettingsError
 from ghost.out_of_memory import out_of_memory_in_one_line
+from ghost.pruning import both
 from ghost.settings import RunSettings
 from ghost_ssm import HiddenPackageError, require_packages
 
@@ -46,7 +55,9 @@ def root() -> None:
 
 @app.command()
 @command_options(RunSettings, argument="model")
-def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJson = False) -> None:
+def run(
+    fields: dict[str, Any], context: typer.Context, endpoint_url: EndpointUrl = None, as_json: AsJson = False
+) -> None:
     """Prune a checkpoint, evaluate it, and report. Started again, a run continues where it stopped.
 
     Artifacts go to the store: statistics and selections as Parquet, the checkpoint, the evaluation, and a page.
@@ -56,15 +67,26 @@ def run(fields: dict[str, Any], endpoint_url: EndpointUrl = None, as_json: AsJso
     from tasks.run.child import end_with_torchrun
     from tasks.run.follower import follow, follows
     from tasks.run.open import open_run
+    from tasks.run.serving import runtime_warnings
 
     if follows():
         end_with_torchrun()
         raise SystemExit(follow())
+    if fields["keep"] is not None and _typed(context, "sparsity"):  # even where it is the default
+        raise SettingsError(both(fields["keep"], "sparsity", fields["sparsity"]))
     settings = RunSettings.make(**fields)
     with Bars() as bars:
         opened = open_run(settings, bars, joins=True)  # whatever is wrong shows before a Prefect server has to start
+        for line in runtime_warnings(opened):
+            bars.warn(line)
         result = with_prefect_server(lambda: _pruned(opened, fields))
     print_summary(result, as_json=as_json)
+
+
+def _typed(context: typer.Context, option: str) -> bool:
+    """Whether the user gave this option."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _pruned(opened: Any, fields: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +153,7 @@ def convert(
 app.command("eval")(evaluate_command.evaluate)
 app.command()(compare_command.compare)
 app.command()(sweep_command.sweep)
+app.command()(fits_command.fits)
 app.command()(gguf_command.gguf)
 app.command()(doctor_command.doctor)
 app.command()(operations.gc)

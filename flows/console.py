@@ -5,6 +5,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tasks.wording import layers_in_words
 
@@ -34,6 +35,10 @@ class Bars(Drawn):
         self._opening = self._progress.add_task("opening model, texts and store", total=None)
         self._layers: TaskID | None = None
         self._tokens: TaskID | None = None
+
+    def warn(self, sentence: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(Text(f"warning: {sentence}"), soft_wrap=True, style="yellow")
 
     def start(self, layers: int, mixers: int) -> None:
         self._progress.remove_task(self._opening)

@@ -53,7 +53,7 @@ def command_options(settings_class: type[Settings], argument: str) -> Callable[[
             _parameter(name, field, Annotated[field.annotation, _option(name, field, name == argument)])
             for name, field in settings_class.model_fields.items()
         ]
-        _sign(flat, [*options, *own])
+        _sign(flat, sorted([*options, *own], key=lambda parameter: parameter.default is not inspect.Parameter.empty))
         return flat
 
     return decorate

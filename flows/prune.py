@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Flow, flow
+from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
 from flows.failures import failing_in_one_line
@@ -25,12 +26,15 @@ from tasks.run.layers import PrunedLayer, calibrate_layer, prune_layer, score_la
 from tasks.run.open import Run, open_run, write_records
 from tasks.run.page import RunPage
 from tasks.run.report import report, summarise
+from tasks.run.serving import runtime_warnings
 
 
 def run_name() -> str:
     """The run's name on Prefect's pages, such as `demo: ghost at 0.5`."""
     given = flow_run.parameters
-    return f"{Path(given['model']).name}: {given['method']} at {given['sparsity']}"
+    kept = given.get("keep")
+    how_much = f"keeps {kept}" if kept else f"at {given['sparsity']}"
+    return f"{Path(given['model']).name}: {given['method']} {how_much}"
 
 
 def ghost_flow(opened: Callable[[RunSettings], Run] = open_run) -> Flow[..., dict[str, Any]]:
@@ -55,6 +59,8 @@ ghost = ghost_flow()
 def _stages(run: Run, page: RunPage) -> dict[str, Any]:
     """Every stage in order; each is given what the ones before it found."""
     run_resumed(run)
+    for line in runtime_warnings(run):
+        get_run_logger().warning(line)
     records = write_records(run)
     layers = _layers(run, LayerLog(run, page))
     exported = export_checkpoint(run, layers).result()

@@ -36,6 +36,7 @@ def sweep_flow(progress: CellProgress = SILENT_CELLS) -> Flow[..., Any]:
         models: Sequence[str] = DEFAULTS["models"],
         methods: Methods = DEFAULTS["methods"],
         sparsity: Sequence[float] = DEFAULTS["sparsity"],
+        keep: Sequence[int] = (),
         calibration_lengths: Sequence[int] = DEFAULTS["calibration_lengths"],
         windows: Sequence[int] = DEFAULTS["windows"],
         seeds: Sequence[int] = DEFAULTS["seeds"],
@@ -51,6 +52,7 @@ def sweep_flow(progress: CellProgress = SILENT_CELLS) -> Flow[..., Any]:
             models: Models, each as for ghost/prune-eval.
             methods: Saliencies.
             sparsity: Shares of the state channels to drop.
+            keep: In place of sparsity, state channels to keep in each group.
             calibration_lengths: Tokens of a calibration window.
             windows: Tokens of an evaluation window.
             seeds: Seeds of the calibration sample and of the method `random`.
@@ -60,7 +62,8 @@ def sweep_flow(progress: CellProgress = SILENT_CELLS) -> Flow[..., Any]:
                 empty or unknown, the sweep computes its cells itself, one after the other.
             patience: Seconds without a sign of any worker after which the sweep computes a cell itself.
         """
-        axes = {"models": models, "methods": methods, "sparsity": sparsity, "calibration_lengths": calibration_lengths,
+        axes = {"models": models, "methods": methods, "sparsity": sparsity, "keep": keep,
+                "calibration_lengths": calibration_lengths,
                 "windows": windows, "seeds": seeds, "recovery": recovery}  # fmt: skip
         return _swept(make_sweep(axes, options), deployment, patience, progress)
 

@@ -32,6 +32,9 @@ def sweep(
     models: Annotated[list[str], typer.Argument(help="Models, each as for `ghost run`.")] = USUAL["models"],
     methods: Annotated[list[str], _list("Saliencies.")] = USUAL["methods"],
     sparsity: Annotated[list[str], _list("Shares of the state channels to drop.")] = USUAL["sparsity"],
+    keep: Annotated[
+        list[str] | None, _list("In place of sparsity: state channels to keep, such as 96,64,32,16.")
+    ] = None,
     calibration_lengths: Annotated[list[str], _list("Tokens of a calibration window.")] = USUAL["calibration_lengths"],
     windows: Annotated[list[str], _list("Tokens of an evaluation window.")] = USUAL["windows"],
     seeds: Annotated[list[str], _list("Seeds of the calibration sample and of `random`.")] = USUAL["seeds"],
@@ -46,6 +49,7 @@ def sweep(
     """
     axes = {
         "models": models, "methods": _split(methods), "sparsity": _numbers("sparsity", sparsity, float),
+        "keep": _numbers("keep", keep or [], int),
         "calibration_lengths": _numbers("calibration-lengths", calibration_lengths, int),
         "windows": _numbers("windows", windows, int), "seeds": _numbers("seeds", seeds, int),
         "recovery": _split(recovery),

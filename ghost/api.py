@@ -38,6 +38,7 @@ class PruneOptions(TypedDict, total=False):
 
     samples: int
     length: int
+    keep: int | None
     energy: float | None
     policy: Literal["balanced", "pooled"]
     round_to: int
@@ -71,6 +72,7 @@ def prune(
     settings = _settings({"sparsity": sparsity, "method": method, **options})
     source = open_model(model)
     check_source(source, settings)
+    settings = settings.resolved(source.mixer_layout.d_state)
     found = find_tokenizer(tokenizer, source, calibration)
     tokens_bl = calibration_windows(calibration, found, source, settings)
     stack = open_stack(model, source, settings)

@@ -112,6 +112,13 @@ def kept_count(d_state: int, sparsity: float, round_to: int) -> int:
     return kept
 
 
+def check_kept(kept: int, d_state: int) -> None:
+    """SettingsError unless so many channels of d_state can be kept, and some dropped."""
+    if not 0 < kept < d_state:
+        most = f"1 to {d_state - 1}" if d_state > 1 else "another model"
+        raise SettingsError(f"keep: {kept} of d_state {d_state} drops nothing or leaves nothing; give {most}")
+
+
 def select(saliency_gn: Tensor, kept: int, policy: Policy = "balanced") -> Selection:
     """Keep the `kept` most salient channels of every group, or `kept * n_groups` of the whole layer (`pooled`, as in
     the paper). Ties go to the lower channel, so that the same saliency gives the same selection everywhere."""

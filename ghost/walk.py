@@ -68,6 +68,7 @@ class Walk:
     def __init__(self, stack: Stack, tokens_bl: Tensor, settings: Pruning, team: Team = ALONE) -> None:
         check_pruning(settings)
         check_source(stack.checkpoint, settings)
+        settings = settings.resolved(stack.checkpoint.mixer_layout.d_state)
         self.stack, self.tokens_bl, self.settings = stack, tokens_bl, settings
         self.method, self.form = find_method(settings.method), form_of(settings.method, soft=settings.soft)
         self.recovers = settings.recovery != "none"

@@ -106,7 +106,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"sparsity": 2}}, "settings: sparsity: 2.0 is outside (0, 1); give the share of channels to drop"),
     (
         {"settings": {"sparsty": 0.5}},
-        "settings: sparsty: no such setting; give one of tokenizer, sparsity, energy, method",
+        "settings: sparsty: no such setting; give one of tokenizer, sparsity, keep, energy, method",
     ),
     ({"settings": {"method": "best"}}, "settings: method 'best' is unknown; choose one of ghost"),
     ({"settings": {"model": "demo"}}, "settings: model is different for each checkpoint"),

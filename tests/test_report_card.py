@@ -24,6 +24,46 @@ def test_card_has_figures_loading_and_limits() -> None:
     assert "may fall more than perplexity" in card
 
 
+MIXER = {
+    "family": "mamba2",
+    "positions": None,
+    "d_model": 2048,
+    "nheads": 64,
+    "headdim": 64,
+    "n_groups": 1,
+    "d_conv": 4,
+}
+
+
+def test_card_has_a_command_for_each_runtime_and_what_it_makes_of_the_state_size() -> None:
+    card = model_card(summary(mixer=MIXER))
+    assert "| vLLM 0.32.0 | tried | `vllm serve DIR --max-num-seqs 1024 --max-model-len 8192` |" in card
+    assert "| mamba-ssm 2.3.2 | tried | `ghost convert DIR OUT --format native`, then `MambaLMHead" in card
+    assert "| llama.cpp 0.5.0 | tried | `ghost gguf DIR OUT.gguf --type f16`, then `llama-server" in card
+    assert "takes 2,048 tokens for the context" in card and "With a state size of 48, by the source" in card
+    assert "\n- vLLM 0.32.0, Triton scan: it computes as for 64, and only memory is saved\n" in card
+    assert "tuned decode" not in card
+
+
+def test_card_of_a_hybrid_says_which_runtimes_know_it() -> None:
+    card = model_card(summary(mixer=MIXER | {"family": "zamba2", "positions": 4096}))
+    assert "| vLLM 0.32.0 | read in source | `vllm serve DIR --max-num-seqs 1024` |" in card
+    assert "| llama.cpp 0.5.0 | does not know zamba2 |  |" in card and "tokens for the context" not in card
+
+
+def test_card_of_directions_names_the_two_that_run_them() -> None:
+    card = model_card(summary(method="balanced", mixer=MIXER | {"family": "ghost_mamba2"}))
+    assert "| vLLM 0.32.0 | tried | `pip install ./plugins/vllm`, then `vllm serve DIR" in card
+    assert (
+        '| transformers 5.23 | tried | `AutoModelForCausalLM.from_pretrained("DIR", trust_remote_code=True)` |' in card
+    )
+    assert card.count("does not know projected checkpoints") == 3
+
+
+def test_card_of_a_run_that_noted_no_mixer_has_no_runtimes() -> None:
+    assert "## Serving it" not in model_card(summary())
+
+
 def test_card_says_that_soft_pruning_shrinks_nothing() -> None:
     same = {"dense": 128, "pruned": 128}
     card = model_card(summary(soft=True, d_state=same))

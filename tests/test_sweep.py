@@ -27,10 +27,13 @@ from tests.sweeps import options, row
 
 def test_every_option_of_a_run_is_an_axis_an_option_or_about_publishing() -> None:
     sweep = make_sweep({"methods": ["ghost", "ghost", "random"], "sparsity": [0.5], "seeds": [3]}, RunOptions())
-    given = {name for cell in sweep.cells for name in cell.settings.model_fields_set}
+    kept = make_sweep({"methods": ["ghost"], "keep": [64, 32]}, RunOptions())
+    given = {name for cell in (*sweep.cells, *kept.cells) for name in cell.settings.model_fields_set}
     assert {"out", "recipe"} <= set(RunSettings.model_fields) - given
     assert all(name.startswith(("out", "recipe", "max_")) for name in set(RunSettings.model_fields) - given)
     assert [cell.name for cell in sweep.cells] == ["demo: ghost at 0.5, seed 3", "demo: random at 0.5, seed 3"]
+    assert [cell.name for cell in kept.cells] == ["demo: ghost keeps 64", "demo: ghost keeps 32"]
+    assert "sparsity" not in kept.axes and "keep" not in sweep.axes and kept.sweep_id != sweep.sweep_id
 
 
 def test_cells_go_through_the_methods_fastest_and_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -57,7 +60,8 @@ def test_the_name_of_a_sweep_is_what_was_asked_and_not_where_it_is_kept() -> Non
     ("axes", "fields", "message"),
     [({"methods": ["best"]}, {}, "method 'best' is unknown"), ({"sparsity": [1.5]}, {}, "sparsity: 1.5 is outside"),
      ({"recovery": ["most"]}, {}, "recovery: Input should be 'none'"), ({}, {"samples": 0}, "samples: Input should"),
-     ({}, {"sampels": 1}, "sampels: Extra inputs")],
+     ({}, {"sampels": 1}, "sampels: Extra inputs"), ({"keep": [0]}, {}, "keep: Input should be greater than"),
+     ({"keep": [64], "sparsity": [0.5]}, {}, "keep: 64 and sparsity 0.5 are both given; give one of them")],
 )  # fmt: skip
 def test_what_no_run_takes_is_refused(axes: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):

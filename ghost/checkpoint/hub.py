@@ -1,5 +1,7 @@
 """A model of the Hugging Face hub, in the hub's own cache: what is read of it, or published, and nothing else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
@@ -14,12 +16,26 @@ def download(name: str) -> Path:
     files count. Where the hub does not answer, it is what an earlier download left. CheckpointError without either."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    try:
-        snapshot = Path(hf_hub_download(name, CONFIG)).parent
+    with _in_one_line(name):
+        snapshot = download_config(name)
         if (names := _listed(name, snapshot)) is None:
             return snapshot
         wanted = model_files(names, lambda index: _shards(Path(hf_hub_download(name, index))))
         return Path(snapshot_download(name, allow_patterns=[escape(file) for file in sorted(wanted)]))
+
+
+def download_config(name: str) -> Path:
+    """The snapshot of owner/name, of which config.json alone is sure to be there. CheckpointError as `download`."""
+    from huggingface_hub import hf_hub_download
+
+    with _in_one_line(name):
+        return Path(hf_hub_download(name, CONFIG)).parent
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    try:
+        yield
     except CheckpointError:
         raise
     except Exception as error:

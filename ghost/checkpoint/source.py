@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,8 +108,8 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def find_folder(model: str | Path) -> Path:
-    """The local folder of a model; a hub name is downloaded into the hub's own cache."""
+def find_folder(model: str | Path, fetch: Callable[[str], Path] = download) -> Path:
+    """The local folder of a model; a hub name is brought into the hub's own cache, whole or as `fetch` does."""
     if str(model) == "demo":
         return DEMO
     folder = Path(os.path.expanduser(model))
@@ -120,7 +121,7 @@ def find_folder(model: str | Path) -> Path:
         raise CheckpointError(
             f"model {model}: no such folder; give demo, a local folder, or a hub name such as owner/name"
         )
-    return download(model)
+    return fetch(model)
 
 
 def _transformers_words(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def model_names(config: Any, tensors: TensorFiles, where: Path) -> Names:
     try:
         return find_names(config, tensors.home)
     except Exception as error:
-        raise _invalid(where, config.model_type, error) from None
+        raise invalid_config(where, config.model_type, error) from None
 
 
 def check_complete(checkpoint: Checkpoint) -> None:
@@ -194,7 +195,8 @@ def _meta(shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-def _invalid(where: Path, model_type: str, error: Exception) -> CheckpointError:
+def invalid_config(where: Path, model_type: str, error: Exception) -> CheckpointError:
+    """transformers makes nothing of the config.json in this folder."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return CheckpointError(f"{where / CONFIG} is not a valid {model_type} config ({reason}); {AGAIN}")
 

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ghost.mixer import MixerLayout
 from ghost.report.document import from_template
 from ghost.report.figures import (
     change,
@@ -17,7 +19,10 @@ from ghost.report.figures import (
     with_error,
 )
 from ghost.report.run_form import form_of_run, method_of_run
+from ghost.serving.commands import ASSUMED, served
 
+SIZES = ("d_model", "nheads", "headdim", "n_groups", "d_conv")
+"""Of a mixer, as a summary notes them."""
 MARKUP = re.compile(r"[\\`*_\[\]<>#|~&!]")
 """What Markdown would read as markup inside a line."""
 
@@ -38,7 +43,31 @@ def model_card(summary: Mapping[str, Any]) -> str:
         settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
         chosen=_chosen(summary),
         caches=has_attention(summary),
+        d_state=summary["d_state"]["pruned"],
+        **_serving(summary),
     )
+
+
+def _serving(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Runtimes with their commands, and what their kernels make of this state size; nothing of a run that did not note
+    its mixers."""
+    shape = summary.get("mixer")
+    if shape is None:
+        return {"runtimes": [], "remarks": [], "assumed": 0}
+    known = served(shape["family"], _layout(summary), shape["positions"])
+    return {
+        "runtimes": [(each.runtime, each.known, ", then ".join(map(_cell, each.commands))) for each in known],
+        "remarks": [f"{each.runtime}, {remark}" for each in known for remark in each.remarks],
+        "assumed": 0 if shape["positions"] else ASSUMED,
+    }
+
+
+def _layout(summary: Mapping[str, Any]) -> MixerLayout:
+    """Of the pruned mixers."""
+    sizes = {name: summary["mixer"][name] for name in SIZES}
+    dense = MixerLayout(**sizes, d_state=summary["d_state"]["dense"], norm_eps=0.0)
+    kept = summary["d_state"]["pruned"]
+    return dense.projected_to(kept) if form_of_run(summary).carries_code else replace(dense, d_state=kept)
 
 
 def _went(summary: Mapping[str, Any]) -> str:

@@ -103,7 +103,8 @@ def _tile(row: Row, *, several: bool) -> Tile:
 
 
 def _failure(row: Row) -> str:
-    return f"{row['model']}, {method_name(row)} at {percent(row['sparsity'])}: {row['error']}"
+    share = "" if row["sparsity"] is None else f" at {percent(row['sparsity'])}"
+    return f"{row['model']}, {method_name(row)}{share}: {row['error']}"
 
 
 def _settings(about: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -20,8 +20,7 @@ from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.config import DTYPES, free_bytes, resolve_device, resolve_dtype
 from ghost.errors import GhostError, SettingsError
 from ghost.pruning import Pruning
-from ghost.saliency import METHODS, form_of
-from ghost.selection import Selection, kept_count
+from ghost.saliency import METHODS
 from ghost.settings import RunSettings
 from ghost.walk import check_source
 from tasks.doctor.estimate import memory, times
@@ -69,10 +68,8 @@ def _shape(source: Checkpoint) -> dict[str, Any]:
 def _state(source: Checkpoint, settings: RunSettings) -> dict[str, Any]:
     """Of one sequence, as it is and as a default run would leave it."""
     layout, mixers = source.mixer_layout, len(source.mixers)
-    kept = kept_count(layout.d_state, settings.sparsity, settings.round_to)
-    kept_gn = torch.arange(layout.d_state).expand(layout.n_groups, -1) < kept
-    form = form_of(settings.method, soft=settings.soft)
-    smaller = form.layout(layout, [Selection(kept_gn.double(), kept_gn)], settings.round_to)
+    smaller = settings.layout(layout)
+    assert smaller is not None
     layouts = {"dense": layout, "pruned": smaller}
     return {
         "sparsity": settings.sparsity,

@@ -97,6 +97,7 @@ def open_run(settings: RunSettings, progress: Progress = SILENT, joins: bool = F
     processes = joined if joined > 1 else processes_for(settings, computed_on[0])
     benchmarks = _benchmarks(settings)
     source = open_checkpoint(local(settings.model, "model"))
+    settings = settings.resolved(source.mixer_layout.d_state)
     check_source(source, settings)
     _check_format(source, settings)
     check_memory(source, *computed_on, processes)

@@ -12,13 +12,14 @@ from artifacts.claims import holds
 from artifacts.manifest import read_manifest
 from ghost.export import PROVENANCE
 from ghost.pruning import Pruning
-from ghost.report.card import model_card
+from ghost.report.card import SIZES, model_card
 from ghost.report.layers import ENERGIES, NORMS, LayerView
 from ghost.report.page import render
 from tasks.run.evaluation import Evaluated
 from tasks.run.export import CARD, provenance
 from tasks.run.layers import OPTIONS, PrunedLayer, ended
 from tasks.run.open import Run, corpus_record
+from tasks.run.serving import served_family
 from tasks.wording import display_name
 
 
@@ -51,7 +52,15 @@ def _made_before(
 def summarise(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Settings and results in one object of plain values, the same for the same inputs."""
     named = {"run_id": run.keys.run_id, "model": display_name(run.settings.model)}
-    return named | run.settings.part(Pruning).digested() | {"calibration": corpus_record(run)} | evaluated.results
+    shared = {"calibration": corpus_record(run), "mixer": _mixer(run)}
+    return named | run.settings.part(Pruning).digested() | shared | evaluated.results
+
+
+def _mixer(run: Run) -> dict[str, Any]:
+    """What the card needs of a mixer's shape, to say which runtimes take the pruned one."""
+    sizes = {name: getattr(run.source.mixer_layout, name) for name in SIZES}
+    positions = getattr(run.source.config, "max_position_embeddings", None)
+    return {"family": served_family(run), "positions": positions} | sizes
 
 
 def _view(run: Run, layer: PrunedLayer) -> LayerView:

@@ -1,6 +1,7 @@
 """A sweep's results: a row per cell, and the page that is made of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -36,7 +37,8 @@ def collect(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     Plain data: sweep_id, page (where it lies), cells (the rows of cells.parquet), failed (why, by the cell's name).
     """
     store, keys = open_store(sweep.store), SweepKeys(sweep.sweep_id)
-    ordered = sorted(outcomes, key=lambda outcome: sweep.cells.index(outcome.cell))
+    named = sorted(outcomes, key=lambda outcome: sweep.cells.index(outcome.cell))
+    ordered = [_as_computed(store, outcome) for outcome in named]
     rows = [_row(store, outcome) for outcome in ordered]
     about = _about(sweep)
     views = model_views(store, ordered, rows)
@@ -45,15 +47,26 @@ def collect(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     ended = [{"run_id": row["run_id"], "error": row["error"]} for row in rows]
     store.put(keys.sweep, record_bytes(about | {"cells": ended}))
     store.put(keys.page, render_sweep(about, rows, views).encode())
-    failures = {o.cell.name: row["error"] for o, row in zip(ordered, rows, strict=True) if row["error"] is not None}
+    failures = {o.cell.name: row["error"] for o, row in zip(named, rows, strict=True) if row["error"] is not None}
     return {"sweep_id": sweep.sweep_id, "page": store.locate(keys.page), "cells": rows, "failed": failures}
+
+
+def _as_computed(store: Store, outcome: Outcome) -> Outcome:
+    """With the sparsity that its run came to, where its cell says what to keep."""
+    if outcome.run_id is None or outcome.cell.settings.keep is None:
+        return outcome
+    try:
+        d_state = outcome.run(store).results()["d_state"]["dense"]
+    except NOT_THERE:
+        return outcome
+    return replace(outcome, cell=replace(outcome.cell, settings=outcome.cell.settings.resolved(d_state)))
 
 
 def _row(store: Store, outcome: Outcome) -> dict[str, Any]:
     s = outcome.cell.settings
     asked = {
-        "model": outcome.cell.label, "method": s.method, "sparsity": s.sparsity, "recovery": s.recovery,
-        "calibration_length": s.length, "window": s.window, "seed": s.seed,
+        "model": outcome.cell.label, "method": s.method, "sparsity": None if s.keep else s.sparsity,
+        "recovery": s.recovery, "calibration_length": s.length, "window": s.window, "seed": s.seed,
     }  # fmt: skip
     if outcome.run_id is None:
         return dict.fromkeys(CELLS.names) | asked | {"error": outcome.error}

@@ -17,7 +17,14 @@ CELLS = pa.schema(
     [
         _field("model", pa.string(), "model by name, without its folders"),
         _field("method", pa.string(), "method that ranked the state channels, or cut the weights"),
-        _field("sparsity", pa.float64(), "share of the state channels that was to be dropped"),
+        pa.field(
+            "sparsity",
+            pa.float64(),
+            metadata={
+                b"description": b"share of the state channels that was to be dropped; null where a cell that says what "
+                b"to keep failed"
+            },
+        ),
         _field("recovery", pa.string(), "correction after pruning"),
         _field("calibration_length", pa.int64(), "tokens of a calibration window"),
         _field("window", pa.int64(), "tokens of an evaluation window"),

@@ -1,5 +1,6 @@
 """What a sweep varies, and what all of its cells share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import create_model
 from artifacts.digest import identity
 from artifacts.schemas import FORMAT_VERSION
 from ghost.config import Settings
+from ghost.errors import SettingsError
 from ghost.settings import Calibration, Evaluation, Place, Pruning, RunSettings, Source
 
 AXES = {
@@ -18,9 +20,10 @@ AXES = {
     "recovery": "recovery",
     "seeds": "seed",
     "sparsity": "sparsity",
+    "keep": "keep",
     "methods": "method",
 }
-"""What varies, slowest first, and the field of RunSettings that each one sets."""
+"""What varies, slowest first, and the field of RunSettings that each one sets. One of sparsity and keep varies."""
 WITHOUT_EFFECT = {*Place.model_fields} - {"device"}
 """Options that change nothing in the figures, and so nothing in a sweep's name; a GPU rounds in its own way."""
 DEFAULTS: dict[str, tuple[Any, ...]] = {
@@ -60,7 +63,8 @@ class Cell:
         usual = (("recovery", "none"), ("length", DEFAULTS["calibration_lengths"][0]),
                  ("window", DEFAULTS["windows"][0]), ("seed", 0))  # fmt: skip
         unusual = [f"{field} {getattr(s, field)}" for field, value in usual if getattr(s, field) != value]
-        return ", ".join([f"{self.label}: {s.method} at {s.sparsity:g}", *unusual])
+        how_much = f"at {s.sparsity:g}" if s.keep is None else f"keeps {s.keep}"
+        return ", ".join([f"{self.label}: {s.method} {how_much}", *unusual])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +92,31 @@ def make_sweep(axes: dict[str, Any], options: RunOptions) -> Sweep:
     """The sweep over these values; an axis that is absent or empty has its default, and a value counts once.
 
     SettingsError, of one line, where a cell can't be: a method, sparsity, length, window, seed or recovery that no run
-    takes.
+    takes, or keep and sparsity at once.
     """
-    chosen = {name: tuple(dict.fromkeys(axes.get(name) or DEFAULTS[name])) for name in AXES}
+    chosen = {name: tuple(dict.fromkeys(axes.get(name) or DEFAULTS[name])) for name in _varied(axes)}
     shared = options.model_dump()
     labels = _labels(chosen["models"])
     cells = [
         Cell(
-            settings=RunSettings.make(**dict(zip(AXES.values(), values, strict=True)), **shared),
+            settings=RunSettings.make(**{AXES[name]: v for name, v in zip(chosen, values, strict=True)}, **shared),
             label=labels[values[0]],
         )
         for values in product(*chosen.values())
     ]
     return Sweep(axes=chosen, options=shared, cells=tuple(cells))
+
+
+def _varied(axes: dict[str, Any]) -> list[str]:
+    """The axes, without sparsity where `keep` takes its place."""
+    keep, sparsity = axes.get("keep"), tuple(axes.get("sparsity") or DEFAULTS["sparsity"])
+    if keep and sparsity != DEFAULTS["sparsity"]:
+        raise SettingsError(f"keep: {_listed(keep)} and sparsity {_listed(sparsity)} are both given; give one of them")
+    return [name for name in AXES if name != ("sparsity" if keep else "keep")]
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ",".join(map(str, values))
 
 
 def _labels(models: tuple[str, ...]) -> dict[str, str]:

@@ -76,6 +76,8 @@ class Recipe(Settings):
             _check_name(name)
             if name in PLACES:
                 _check_place(name, value)
+        if settings.get("keep") is not None and "sparsity" in settings:
+            raise ValueError("keep and sparsity both say how much goes; give one of them")
         try:
             chosen = RunSettings.make(**settings)
             files = named_benchmarks(chosen.tasks, allow_code=chosen.allow_code).files
