@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime.autotuner import Autotuner
+from triton.runtime.autotuner import Autotuner  # pyright: ignore[reportMissingImports]
 
 if not torch.cuda.is_available():
     sys.modules["selective_scan_cuda"] = ModuleType("selective_scan_cuda")  # Mamba1's, imported whatever is asked
@@ -22,9 +22,9 @@ if not torch.cuda.is_available():
     # untimed: the shape with the largest blocks, since what takes time here is the number of programs
     Autotuner._bench = lambda self, *args, config, **named: [-math.prod(config.kwargs.values())]
 
-import mamba_ssm
-from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
-from mamba_ssm.utils.generation import InferenceParams
+import mamba_ssm  # pyright: ignore[reportMissingImports]
+from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel  # pyright: ignore[reportMissingImports]
+from mamba_ssm.utils.generation import InferenceParams  # pyright: ignore[reportMissingImports]
 
 STEPPED = 4
 """Tokens of the first prompt's continuation that go through mamba-ssm's step as well."""
