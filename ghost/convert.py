@@ -20,9 +20,9 @@ PICKLED = "pytorch_model.bin"
 
 
 def convert(source: Checkpoint, folder: Path, form: Format) -> None:
-    """Write the checkpoint to `folder`, made where it is not there, in the other format, tensor by tensor, bits and dtypes as they are; tokenizer,
-    ghost.json and what else travels with the weights come along. CheckpointError where it is in that format already,
-    or the format can't hold it."""
+    """Write the checkpoint to `folder`, made where it is not there, in the other format: tensor by tensor, bits and
+    dtypes as they are, with tokenizer, ghost.json and what else travels with the weights. CheckpointError where it is
+    in that format already, or the format can't hold it."""
     if is_native(read_config(source.folder)) == (form == "native"):
         raise CheckpointError(f"{source.folder} is in {form} format already; use it as it is")
     if form == "native":

@@ -28,6 +28,7 @@ from bench.runtimes.tables import remarks, speed_table, table
 from ghost.errors import GhostError
 
 KEPT = "64,16"
+VENVS = Path("bench/results/venvs")
 
 
 def compare(runtime: Runtime, python: str, sample: Sample) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=8, help="windows of the text whose perplexity is measured")
     parser.add_argument("--window", type=int, default=512, help="tokens of such a window")
     parser.add_argument("--speed", type=int, metavar="SEQUENCES", help="measure speed instead, on random weights")
-    parser.add_argument("--venvs", type=Path, default=Path("bench/results/venvs"), help="where venvs are kept")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="where venvs are kept")
     parser.add_argument("--tables", type=Path, default=TABLES, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="JSON file of all figures")
     return parser.parse_args(arguments)

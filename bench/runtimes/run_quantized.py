@@ -23,7 +23,7 @@ PACKAGE = "torchao" if find_spec("torchao") else "bitsandbytes"
 def load(folder: str) -> Any:
     """Every Linear but the head in int8, fp32 otherwise."""
     if PACKAGE == "torchao":
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
 
         config: Any = TorchAoConfig(Int8WeightOnlyConfig())
     else:

@@ -49,7 +49,7 @@ def to_transformers(config: dict[str, Any]) -> Any:
     vocabulary, padded = count("vocab_size", config["vocab_size"]), count("pad_vocab_size_multiple", multiple)
     from transformers import Mamba2Config
 
-    fields = {
+    fields: dict[str, Any] = {
         "architectures": ["Mamba2ForCausalLM"],
         "hidden_size": d_model,
         "num_hidden_layers": count("n_layer", config["n_layer"]),
@@ -59,8 +59,8 @@ def to_transformers(config: dict[str, Any]) -> Any:
         "eos_token_id": 0,
         "pad_token_id": 0,
     }
-    flags = {theirs: flag(ours, config.get(ours, usual)) for ours, (theirs, usual) in STREAM.items()}
-    return Mamba2Config(**fields | flags | _mixer(ssm, d_model))
+    fields |= {theirs: flag(ours, config.get(ours, usual)) for ours, (theirs, usual) in STREAM.items()}
+    return Mamba2Config(**fields | _mixer(ssm, d_model))
 
 
 def to_native(config: Any) -> dict[str, Any]:
