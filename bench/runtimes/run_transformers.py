@@ -27,11 +27,14 @@ def load(folder: str) -> Any:
 
 def greedy(model: Any, prompt: list[int], new_tokens: int) -> list[int]:
     """No token ends it early."""
-    ids_bl = torch.tensor([prompt])
+    return generated(model, torch.tensor([prompt]), new_tokens)[0].tolist()
+
+
+def generated(model: Any, ids_bl: Tensor, new_tokens: int) -> Tensor:
+    """Token ids (b, new_tokens)."""
     options = {"do_sample": False, "min_new_tokens": new_tokens, "max_new_tokens": new_tokens, "pad_token_id": 0}
     model.generation_config.eos_token_id = None
-    found_bl = model.generate(ids_bl, attention_mask=torch.ones_like(ids_bl), **options)
-    return found_bl[0, len(prompt) :].tolist()
+    return model.generate(ids_bl, attention_mask=torch.ones_like(ids_bl), **options)[:, ids_bl.shape[1] :]
 
 
 def logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
@@ -73,14 +76,10 @@ def speed(folder: str, sequences: int) -> dict[str, float]:
     torch.set_num_threads(1)
     model = load(folder)
     prompt_bl = torch.arange(1, PREFILLED + 1)[None] % model.config.vocab_size
-    begun = model(torch.ones(sequences, 1, dtype=torch.long), use_cache=True).past_key_values
-
-    def decode() -> None:
-        for token in range(STEPS):
-            model(torch.full((sequences, 1), token + 1), past_key_values=begun, use_cache=True)
-
-    prefill = _median(lambda: model(prompt_bl, use_cache=True, logits_to_keep=1))
-    return {"prefill": PREFILLED / prefill, "decode": sequences * STEPS / _median(decode)}
+    begun_bl = torch.arange(1, sequences + 1)[:, None]
+    seconds = [_median(lambda n=n: generated(model, begun_bl, n)) for n in (1, STEPS + 1)]
+    prefill = _median(lambda: generated(model, prompt_bl, 1))
+    return {"prefill": PREFILLED / prefill, "decode": sequences * STEPS / (seconds[1] - seconds[0])}
 
 
 def _median(work: Callable[[], Any]) -> float:
