@@ -38,7 +38,7 @@ def compare(runtime: Runtime, python: str, sample: Sample) -> dict[str, Any]:
         answered = runtime.ask(python, sample.reading(runtime.reads, runtime.converter(python)), sample.request)
     except RuntimeFailed as error:
         return known | {"error": str(error), "passed": False}
-    return known | judged(runtime, answered, sample.expected)
+    return known | judged(answered, sample.expected, runtime.bound(sample.family))
 
 
 def rows_of(runtime: Runtime, venvs: Path, found: Sequence[Sample]) -> Iterator[dict[str, Any]]:

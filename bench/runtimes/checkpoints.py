@@ -60,6 +60,10 @@ class Sample:
     def name(self) -> str:
         return f"{self.source.name}, {self.form} {self.kept}"
 
+    @property
+    def family(self) -> str:
+        return open_checkpoint(self.folder).config.model_type
+
     def reading(self, reads: str, converter: Path | None = None) -> Path:
         """The checkpoint in this format, made at the first call; `converter` is llama.cpp's folder, for a hybrid."""
         if reads == "hf":
@@ -67,7 +71,7 @@ class Sample:
         made = self._beside(reads)
         if not made.exists():
             command, *options = CONVERTED[reads]
-            if converter and command == "gguf" and open_checkpoint(self.folder).config.model_type != "mamba2":
+            if converter and command == "gguf" and self.family != "mamba2":
                 options += ["--converter", str(converter)]
             called = [sys.executable, "-m", "flows.cli", command, str(self.folder), str(made), *options]
             done = subprocess.run(called, capture_output=True, text=True)

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from bench.runtimes.runtime import Runtime
-
 PERPLEXITY_WITHIN = 1e-3
 """Share by which a runtime that is held to a bound may differ in perplexity."""
 
 
-def judged(runtime: Runtime, answered: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+def judged(answered: dict[str, Any], expected: dict[str, Any], within: float | None) -> dict[str, Any]:
     """Figures of a row: greedy continuations that are identical, of how many; largest difference of log-probabilities,
     nats; perplexity as the runtime has it, and its share of difference; what else the runtime said; `passed`, which is
     None where no bound is set. None for what the runtime didn't answer."""
@@ -21,7 +19,7 @@ def judged(runtime: Runtime, answered: dict[str, Any], expected: dict[str, Any])
         "perplexity_difference": None if perplexity is None else perplexity / expected["perplexity"] - 1,
     }
     said = {name: value for name, value in answered.items() if name not in ("greedy", "logprobs")}
-    return said | row | {"passed": None if runtime.within is None else _passes(row, runtime.within)}
+    return said | row | {"passed": None if within is None else _passes(row, within)}
 
 
 def _largest_difference(found: list[list[float]], expected: list[list[float]]) -> float:

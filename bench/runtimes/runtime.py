@@ -41,6 +41,12 @@ class Runtime:
     environment: dict[str, str] = field(default_factory=dict)
     projected: bool = False
     within: float | None = None
+    nemotron_h: float | None = None
+    by_name: bool = False
+
+    def bound(self, family: str) -> float | None:
+        """Largest difference of log-probabilities, nats, for a model of this family."""
+        return self.nemotron_h if family == "nemotron_h" and self.nemotron_h else self.within
 
     def install(self, venvs: Path) -> str:
         """The interpreter that has the runtime: of a venv under `venvs`, made anew where its packages changed."""
@@ -96,8 +102,9 @@ class Runtime:
 
 
 def runtimes(names: Sequence[str] = (), tables: Path = TABLES) -> list[Runtime]:
-    """Those of these names, or all, in the order of the file. SettingsError where a name is unknown."""
+    """Those of these names, or all but `by_name`, in the order of the file. SettingsError where a name is unknown."""
     known = tomllib.loads(tables.read_text())
     for name in set(names) - known.keys():
         raise SettingsError(f"runtime {name!r} has no table in {tables.name}; choose from {', '.join(known)}")
-    return [Runtime(name=name, **table) for name, table in known.items() if not names or name in names]
+    found = [Runtime(name=name, **table) for name, table in known.items()]
+    return [runtime for runtime in found if runtime.name in names or not (names or runtime.by_name)]
