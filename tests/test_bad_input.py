@@ -167,7 +167,8 @@ def test_paths_of_the_command_line_may_begin_with_the_home_folder(
         for option in command.params
         if option.type_descriptor.annotation is Path
     }
-    assert seen == {(name, "out"): tmp_path / "a" for name in ("bench", "compare", "eval")}
+    out = {(name, "out") for name in ("bench", "compare", "convert", "eval", "gguf")}
+    assert seen == dict.fromkeys(out | {("gguf", "converter")}, tmp_path / "a")
 
 
 def test_a_home_folder_that_is_not_known_is_told(command: Refused) -> None:

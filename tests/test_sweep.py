@@ -30,7 +30,7 @@ def test_every_option_of_a_run_is_an_axis_an_option_or_about_publishing() -> Non
     kept = make_sweep({"methods": ["ghost"], "keep": [64, 32]}, RunOptions())
     given = {name for cell in (*sweep.cells, *kept.cells) for name in cell.settings.model_fields_set}
     assert {"out", "recipe"} <= set(RunSettings.model_fields) - given
-    assert all(name.startswith(("out", "recipe", "max_")) for name in set(RunSettings.model_fields) - given)
+    assert all(name.startswith(("out", "format", "recipe", "max_")) for name in set(RunSettings.model_fields) - given)
     assert [cell.name for cell in sweep.cells] == ["demo: ghost at 0.5, seed 3", "demo: random at 0.5, seed 3"]
     assert [cell.name for cell in kept.cells] == ["demo: ghost keeps 64", "demo: ghost keeps 32"]
     assert "sparsity" not in kept.axes and "keep" not in sweep.axes and kept.sweep_id != sweep.sweep_id
