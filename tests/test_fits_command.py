@@ -41,7 +41,13 @@ def test_of_a_hybrid_people_learn_of_caches_and_of_who_does_not_know_it(execute:
     assert "2 layers of attention beside it" in out and "sequences of 1,024 tokens" in out
     assert "cache a token" in out and "weights: reckoned from config.json." in out
     assert "vLLM 0.32.0 has not known bamba since 0.23" in out and "SGLang 0.5.23 does not know bamba" in out
-    assert "llama.cpp 0.5.0, read known known known" in out
+    assert "llama.cpp 0.5.0 computes bamba otherwise than transformers, as tried" in out
+    other = told(execute, str(make_hybrid(tmp_path / "other", "nemotron_h")), "--keep", "8,4", "--context", "1024")
+    assert "llama.cpp 0.5.0, read known known known" in other and "SGLang 0.5.23, read known known known" in other
+
+
+def test_what_would_run_without_its_head_is_not_recommended(execute: Execute) -> None:
+    assert "SGLang 0.5.23 takes a pure mamba2 only as Codestral's folder has it" in told(execute, "demo")
 
 
 def test_json_has_every_size_of_every_runtime(execute: Execute, tmp_path: Path) -> None:

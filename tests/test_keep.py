@@ -118,8 +118,7 @@ def test_a_run_is_warned_before_it_begins(given: dict[str, Any]) -> None:
         return [line.partition(" (")[0] for line in lines]
 
     assert warned(keep=13) == [
-        "vLLM, Triton scan", "vLLM, bf16 convolution on a CPU", "SGLang, Triton scan", "llama.cpp, CUDA convolution",
-        "mamba-ssm, Triton scan",
+        "vLLM, Triton scan", "vLLM, bf16 convolution on a CPU", "llama.cpp, CUDA convolution", "mamba-ssm, Triton scan",
     ]  # fmt: skip
     assert warned(keep=16) == ["llama.cpp, CUDA convolution"]
     for unknown in ({"policy": "pooled"}, {"method": "balanced", "energy": 0.9}, {"soft": True}):

@@ -92,6 +92,12 @@ def test_card_of_directions_loads_the_code_that_the_folder_carries() -> None:
     assert "state directions in 3 Mamba2 layers" in card and "`pip install ./plugins/vllm`" in card
 
 
+def test_card_of_a_native_folder_is_loaded_by_mamba_ssm() -> None:
+    card = model_card(summary(format="native"))
+    assert 'MambaLMHeadModel.from_pretrained(".")' in card and "AutoModelForCausalLM" not in card
+    assert "library_name: mamba-ssm" in card and "--format hf" in card and "No other code" not in card
+
+
 def test_card_of_a_hybrid_says_which_layers_have_a_state_and_what_keeps_its_size() -> None:
     kinds = {"Mamba2": 3, "MLP": 3, "attention": 1}
     card = model_card(summary(decoder_layers=7, layer_kinds=kinds))

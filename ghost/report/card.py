@@ -37,6 +37,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
         description=_description(summary),
         warnings=[_plain(warning) for warning in summary.get("warnings", [])],
         figures=_figures(summary),
+        native=summary.get("format") == "native",
         tasks=tasks,
         task_rows=[_task_row(score) for score in tasks["scores"]] if tasks else [],
         projected=form_of_run(summary).carries_code,

@@ -36,7 +36,7 @@ class Runtime:
     source: str
     """Where the above stands."""
     gone: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Families that it knew once, with what is to be said of them."""
+    """Families that it knows, or once knew, and that are not to be served there, with what is to be said of them."""
     raises: str = ""
     """What to set to use the room, and what else to know before serving."""
 
@@ -60,7 +60,12 @@ RUNTIMES = {
         Runtime(
             name="sglang",
             version="0.5.23",
-            families=dict.fromkeys(("mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
+            families=dict.fromkeys(("falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
+            gone={
+                "mamba2": "takes a pure mamba2 only as Codestral's folder has it: rms_norm and intermediate_size in "
+                "config.json and a head of its own; any other would run with a head that was never loaded "
+                "(srt/models/mamba2.py)"
+            },
             last_taps=1,
             state="float32",
             conv="bfloat16",
@@ -71,7 +76,8 @@ RUNTIMES = {
         Runtime(
             name="llama.cpp",
             version="0.5.0",
-            families={"mamba2": TRIED} | dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
+            families={"mamba2": TRIED} | dict.fromkeys(("falcon_h1", "granitemoehybrid", "nemotron_h"), READ),
+            gone={"bamba": "computes bamba otherwise than transformers, as tried"},
             last_taps=1,
             state="float32",
             conv="float32",

@@ -51,7 +51,7 @@ def _made_before(
 
 def summarise(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Settings and results in one object of plain values, the same for the same inputs."""
-    named = {"run_id": run.keys.run_id, "model": display_name(run.settings.model)}
+    named = {"run_id": run.keys.run_id, "model": display_name(run.settings.model), "format": run.settings.format}
     shared = {"calibration": corpus_record(run), "mixer": _mixer(run)}
     return named | run.settings.part(Pruning).digested() | shared | evaluated.results
 
