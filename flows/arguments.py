@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+
+from ghost.errors import SettingsError
 
 
 def _use_endpoint(url: str | None) -> str | None:
@@ -25,6 +28,19 @@ def _use_endpoint(url: str | None) -> str | None:
 def expand_home(path: Path | None) -> Path | None:
     """`~` as the user means it: a shell leaves it as it is after an equals sign."""
     return path and path.expanduser()
+
+
+def split(values: Iterable[str]) -> list[str]:
+    """The parts of an option that takes commas, and may be given several times."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def numbers(name: str, values: Sequence[str], kind: type[int] | type[float], like: str) -> list[Any]:
+    """The same as numbers. SettingsError, with a list `like` what it takes, where one is none."""
+    try:
+        return [kind(value) for value in split(values)]
+    except ValueError:
+        raise SettingsError(f"{name}: {','.join(values)!r} is no list of numbers; give such as {like}") from None
 
 
 EndpointUrl = Annotated[

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.arguments import AsJson, EndpointUrl
-from flows.units import in_bytes
-from ghost.errors import SettingsError
+from flows.arguments import AsJson, EndpointUrl, numbers
+from flows.units import in_binary, in_bytes
+from ghost.report.figures import plural
 from ghost.serving.runtimes import RUNTIMES, spelled
 from tasks.wording import layers_in_words
 
@@ -42,19 +42,12 @@ def fits(
     beside the weights, and which state sizes its kernels take. No weight is read."""
     from tasks.fits import examine_fits
 
-    found = examine_fits(model, keep=_sizes(keep), server=server, memory=memory, dtype=dtype, context=context)
+    kept = numbers("keep", keep or [], int, "64,32")
+    found = examine_fits(model, keep=kept, server=server, memory=memory, dtype=dtype, context=context)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:
         _print(found)
-
-
-def _sizes(values: list[str] | None) -> list[int]:
-    parts = [part.strip() for value in values or () for part in value.split(",") if part.strip()]
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise SettingsError(f"keep: {','.join(values or ())!r} is no list of numbers; give such as 64,32") from None
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -74,7 +67,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _about(found: dict[str, Any]) -> Iterator[str]:
-    groups = f"{found['n_groups']} group{'s' if found['n_groups'] > 1 else ''}"
+    groups = plural(found["n_groups"], "group")
     yield f"{found['model']}: {found['family']}, {layers_in_words(found['layers'], found['mixers'])}"
     yield f"state of a layer: {found['nheads']} heads of {found['headdim']}, times N = {found['d_state']}; {groups}"
     if found["attention_layers"]:
@@ -162,8 +155,3 @@ def _reasons(known: list[dict[str, Any]]) -> Iterator[str]:
 
 def _named(runtime: dict[str, Any]) -> str:
     return f"{spelled(runtime['runtime'])} {runtime['version']}"
-
-
-def in_binary(size: int) -> str:
-    """Such as `24 GiB`."""
-    return f"{size / 2**30:.4g} GiB"

@@ -9,11 +9,10 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from flows.arguments import AsJson, EndpointUrl
+from flows.arguments import AsJson, EndpointUrl, numbers, split
 from flows.console import Drawn
 from flows.options import command_options
 from flows.prefect_server import with_prefect_server
-from ghost.errors import SettingsError
 from ghost.report.figures import in_form
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 from tasks.wording import layers_in_words
@@ -48,11 +47,11 @@ def sweep(
     Try `ghost sweep demo --methods ghost,magnitude --sparsity 0.5,0.75 --samples 32`.
     """
     axes = {
-        "models": models, "methods": _split(methods), "sparsity": _numbers("sparsity", sparsity, float),
-        "keep": _numbers("keep", keep or [], int),
-        "calibration_lengths": _numbers("calibration-lengths", calibration_lengths, int),
-        "windows": _numbers("windows", windows, int), "seeds": _numbers("seeds", seeds, int),
-        "recovery": _split(recovery),
+        "models": models, "methods": split(methods), "sparsity": numbers("sparsity", sparsity, float, "0.25,0.5"),
+        "keep": numbers("keep", keep or [], int, "64,32"),
+        "calibration_lengths": numbers("calibration-lengths", calibration_lengths, int, "128,512"),
+        "windows": numbers("windows", windows, int, "128,512"), "seeds": numbers("seeds", seeds, int, "0,1,2"),
+        "recovery": split(recovery),
     }  # fmt: skip
     options = RunOptions.make(**fields)
     asked = make_sweep(axes, options)  # what no run takes is refused here, before a Prefect server has to start
@@ -71,18 +70,6 @@ def _swept(axes: dict[str, Any], options: RunOptions, bars: "SweepBars") -> dict
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-def _split(values: list[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
-
-
-def _numbers(name: str, values: list[str], kind: type[int] | type[float]) -> list[Any]:
-    try:
-        return [kind(value) for value in _split(values)]
-    except ValueError:
-        like = "0.25,0.5" if kind is float else "128,512"
-        raise SettingsError(f"{name}: {','.join(values)!r} is no list of numbers; give such as {like}") from None
 
 
 class SweepBars(Drawn):

@@ -12,6 +12,11 @@ def in_bytes(size: float) -> str:
     return f"{size:.3g} {UNITS[-1]}"
 
 
+def in_binary(size: float) -> str:
+    """Such as `24 GiB`."""
+    return f"{size / 2**30:.4g} GiB"
+
+
 def in_time(seconds: float) -> str:
     """Such as `40 seconds`, `12 minutes` or `3.5 hours`."""
     if seconds < 90:

@@ -6,9 +6,8 @@ from typing import Literal
 
 from ghost.checkpoint.companions import CONFIG, HF_CONFIG, PROVENANCE
 from ghost.checkpoint.fields import with_infinity
-from ghost.checkpoint.files import read_config
 from ghost.checkpoint.names import native_name, spelled
-from ghost.checkpoint.native import is_native, to_native
+from ghost.checkpoint.native import to_native
 from ghost.checkpoint.source import Checkpoint
 from ghost.checkpoint.writer import SINGLE, Planned, write_json, write_pickled, write_weights
 from ghost.errors import CheckpointError
@@ -23,7 +22,7 @@ def convert(source: Checkpoint, folder: Path, form: Format) -> None:
     """Write the checkpoint to `folder`, made where it is not there, in the other format: tensor by tensor, bits and
     dtypes as they are, with tokenizer, ghost.json and what else travels with the weights. CheckpointError where it is
     in that format already, or the format can't hold it."""
-    if is_native(read_config(source.folder)) == (form == "native"):
+    if source.native == (form == "native"):
         raise CheckpointError(f"{source.folder} is in {form} format already; use it as it is")
     if form == "native":
         check_native(source)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ghost.checkpoint.files import is_taken
 from ghost.checkpoint.source import open_checkpoint
 from ghost.convert import Format, convert
 from ghost.errors import SettingsError
@@ -11,6 +12,6 @@ from tasks.staging import local
 def convert_folder(model: str, out: Path, form: Format) -> None:
     """`model` as `ghost run` takes it, to the new folder `out`. GhostError for what can't be read, or held by the
     format; SettingsError where something is there already."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise SettingsError(f"{out} is there already and not empty; give a new folder")
     convert(open_checkpoint(local(model, "model")), out, form)

@@ -130,8 +130,7 @@ def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
 
 def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     plan = opened.plan
-    vocabulary = min(stack.checkpoint.vocab_size for stack in opened.stacks.values())
-    words = recall.make_words(opened.tokenizer, opened.tokens, vocabulary)
+    words = recall.shared_words(opened.tokenizer, opened.tokens, opened.stacks.values())
     cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
     prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
     total = len(opened.stacks) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())

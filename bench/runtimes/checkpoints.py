@@ -16,7 +16,7 @@ from bench.runtimes.run_transformers import greedy, load, logprobs
 from bench.runtimes.runtime import RuntimeFailed
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import load_tokenizer, sample_windows, tokenize
-from ghost.checkpoint.source import open_checkpoint
+from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.evaluation.perplexity import perplexity
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
@@ -60,9 +60,13 @@ class Sample:
     def name(self) -> str:
         return f"{self.source.name}, {self.form} {self.kept}"
 
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return open_checkpoint(self.folder)
+
     @property
     def family(self) -> str:
-        return open_checkpoint(self.folder).config.model_type
+        return self.checkpoint.config.model_type
 
     def reading(self, reads: str, converter: Path | None = None) -> Path:
         """The checkpoint in this format, made at the first call; `converter` is llama.cpp's folder, for a hybrid."""
@@ -90,12 +94,11 @@ class Sample:
         ghost's own."""
         return self._asked[1]
 
-    @cached_property
+    @property
     def state_bytes(self) -> int:
         """Of a sequence in fp32: recurrent and convolution's."""
-        checkpoint = open_checkpoint(self.folder)
-        layout = checkpoint.mixer_layout
-        return 4 * len(checkpoint.mixers) * (layout.state_elements + layout.conv_state_elements)
+        layout = self.checkpoint.mixer_layout
+        return 4 * len(self.checkpoint.mixers) * (layout.state_elements + layout.conv_state_elements)
 
     def _beside(self, ending: str) -> Path:
         return self.scratch / f"{self.source.name}-{self.form}-{self.kept}.{ending}"
@@ -119,7 +122,7 @@ class Sample:
     def _expected(self, prompts: list[list[int]], tokens: torch.Tensor) -> dict[str, Any]:
         model, window = load(str(self.folder)), self.source.window
         whole = (len(tokens) - 1) // window * window
-        stack = Stack(open_checkpoint(self.folder), torch.device("cpu"), torch.float32)
+        stack = Stack(self.checkpoint, torch.device("cpu"), torch.float32)
         went = [greedy(model, prompt, NEW_TOKENS) for prompt in prompts]
         return {
             "greedy": went,

@@ -4,7 +4,6 @@
 Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -14,8 +13,8 @@ from typing import Any
 import llama_cpp as llama  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-ROUNDS, STEPS, PREFILLED = 5, 32, 512
-"""Of the speed: medians of so many rounds, each of so many decoded tokens a sequence, or of so long a prompt."""
+sys.path.append(str(Path(__file__).parent))
+from reply import PREFILLED, ROUNDS, STEPS, reply
 
 
 class Model:
@@ -134,8 +133,4 @@ def _seconds(work: Any) -> float:
 
 
 if __name__ == "__main__":
-    file, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps(speed(file, int(options[1]))))
-    else:
-        print(json.dumps(answers(file, json.loads(Path(request).read_text()))))
+    reply(answers, speed)

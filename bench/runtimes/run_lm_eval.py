@@ -15,6 +15,9 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+sys.path.append(str(Path(__file__).parent))
+from reply import reply
+
 TASK = """task: request
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}}}
@@ -50,8 +53,4 @@ def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps({"prefill": None, "decode": None, "note": "not measured"}))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers)

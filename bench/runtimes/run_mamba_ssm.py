@@ -4,7 +4,6 @@ On a machine without a GPU TRITON_INTERPRET=1 runs its kernels in Triton's inter
 on a GPU, at a speed that says nothing. Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
-import json
 import math
 import sys
 from contextlib import nullcontext
@@ -25,6 +24,9 @@ if not torch.cuda.is_available():
 import mamba_ssm  # pyright: ignore[reportMissingImports]
 from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel  # pyright: ignore[reportMissingImports]
 from mamba_ssm.utils.generation import InferenceParams  # pyright: ignore[reportMissingImports]
+
+sys.path.append(str(Path(__file__).parent))
+from reply import reply
 
 STEPPED = 4
 """Tokens of the first prompt's continuation that go through mamba-ssm's step as well."""
@@ -73,8 +75,4 @@ def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps({"prefill": None, "decode": None, "note": NOTE}))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers, NOTE)

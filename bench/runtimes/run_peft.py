@@ -4,7 +4,6 @@ The answers are the model's before the first step, which an adapter that begins 
 what the steps did. Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer
 
 sys.path.append(str(Path(__file__).parent))
-from run_transformers import greedy, load, logprobs, perplexity
+from reply import reply
+from run_transformers import asked, load, read
 
 STEPS, RATE = 4, 1e-3
 
@@ -37,27 +36,14 @@ def tune(model: Any, ids: list[int], window: int) -> list[float]:
 
 def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     model: Any = get_peft_model(load(folder), LoraConfig(target_modules=["in_proj"], task_type="CAUSAL_LM"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(request["text"], add_special_tokens=False)["input_ids"]
-    pairs = list(zip(request["prompts"], request["continuations"], strict=True))
-    with torch.inference_mode():
-        found = {
-            "version": f"peft {version('peft')}",
-            "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
-            "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
-            "perplexity": perplexity(model, ids, request["window"]),
-        }
+    ids = read(folder, request["text"])
+    found = asked(model, ids, request)
     losses = tune(model, ids, request["window"])
     if not losses[-1] < losses[0]:
         sys.exit(f"LoRA on in_proj learned nothing: losses {losses}")
-    return found | {
-        "note": f"LoRA on in_proj: {STEPS} steps take a window's loss from {losses[0]:.3f} to {losses[-1]:.3f}"
-    }
+    note = f"LoRA on in_proj: {STEPS} steps take a window's loss from {losses[0]:.3f} to {losses[-1]:.3f}"
+    return found | {"version": f"peft {version('peft')}", "note": note}
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps({"prefill": None, "decode": None, "note": "not measured"}))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers)

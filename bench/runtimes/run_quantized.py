@@ -4,7 +4,6 @@ there, torchao or bitsandbytes.
 Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
-import json
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 sys.path.append(str(Path(__file__).parent))
-from run_transformers import greedy, logprobs, perplexity
+from reply import reply
+from run_transformers import asked, read
 
 PACKAGE = "torchao" if find_spec("torchao") else "bitsandbytes"
 
@@ -31,24 +31,12 @@ def load(folder: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=config).eval()
 
 
-@torch.inference_mode()
 def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
-    model, tokenizer = load(folder), AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(request["text"], add_special_tokens=False)["input_ids"]
-    pairs = list(zip(request["prompts"], request["continuations"], strict=True))
+    model = load(folder)
     kinds = {type(module.weight).__name__ for module in model.modules() if isinstance(module, torch.nn.Linear)}
-    return {
-        "version": f"{PACKAGE} {version(PACKAGE)}",
-        "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
-        "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
-        "perplexity": perplexity(model, ids, request["window"]),
-        "note": f"weights of Linear: {', '.join(sorted(kinds))}",
-    }
+    about = {"version": f"{PACKAGE} {version(PACKAGE)}", "note": f"weights of Linear: {', '.join(sorted(kinds))}"}
+    return asked(model, read(folder, request["text"]), request) | about
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps({"prefill": None, "decode": None, "note": "not measured"}))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers)

@@ -3,7 +3,6 @@
 Imports nothing of ghost; the last line that it prints is a JSON object.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -16,8 +15,8 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROUNDS, STEPS, PREFILLED = 5, 32, 512
-"""Of the speed: medians of so many rounds, each of so many decoded tokens a sequence, or of so long a prompt."""
+sys.path.append(str(Path(__file__).parent))
+from reply import PREFILLED, ROUNDS, STEPS, reply
 
 
 def load(folder: str) -> Any:
@@ -55,19 +54,25 @@ def _logprobs(model: Any, ids: list[int]) -> Tensor:
     return logits_lv.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
+def read(folder: str, text: str) -> list[int]:
+    """The text's token ids by the folder's tokenizer."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=True)(text, add_special_tokens=False)["input_ids"]
+
+
 @torch.inference_mode()
-def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
-    model = load(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    ids = tokenizer(request["text"], add_special_tokens=False)["input_ids"]
+def asked(model: Any, ids: list[int], request: dict[str, Any]) -> dict[str, Any]:
+    """What this model, from wherever it is, answers; `ids` are the text's."""
     pairs = list(zip(request["prompts"], request["continuations"], strict=True))
     return {
-        "version": f"transformers {transformers.__version__}",
         "greedy": [greedy(model, prompt, request["new_tokens"]) for prompt, _ in pairs],
         "logprobs": [logprobs(model, prompt, continuation) for prompt, continuation in pairs],
         "perplexity": perplexity(model, ids, request["window"]),
-        "note": "",
     }
+
+
+def answers(folder: str, request: dict[str, Any]) -> dict[str, Any]:
+    found = asked(load(folder), read(folder, request["text"]), request)
+    return found | {"version": f"transformers {transformers.__version__}", "note": ""}
 
 
 @torch.inference_mode()
@@ -93,8 +98,4 @@ def _median(work: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps(speed(folder, int(options[1]))))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers, speed)

@@ -4,7 +4,6 @@ Imports nothing of ghost; the last line that it prints is a JSON object. vLLM ru
 so that its own bookkeeping of states can be read.
 """
 
-import json
 import math
 import os
 import statistics
@@ -20,8 +19,9 @@ import vllm  # pyright: ignore[reportMissingImports]
 from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 from vllm.v1.kv_cache_interface import MambaSpec  # pyright: ignore[reportMissingImports]
 
-ROUNDS, STEPS, PREFILLED = 5, 32, 512
-"""Of the speed: medians of so many rounds, each of so many decoded tokens a sequence, or of so long a prompt."""
+sys.path.append(str(Path(__file__).parent))
+from reply import PREFILLED, ROUNDS, STEPS, reply
+
 LONGEST = 2048
 """Tokens of a sequence; transformers' Mamba2 config has no such limit, and vLLM takes this where there is none."""
 
@@ -113,8 +113,4 @@ def _seconds(model: Any, prompts: list[list[int]], new_tokens: int) -> float:
 
 
 if __name__ == "__main__":
-    folder, request, *options = sys.argv[1:]
-    if options:
-        print(json.dumps(speed(folder, int(options[1]))))
-    else:
-        print(json.dumps(answers(folder, json.loads(Path(request).read_text()))))
+    reply(answers, speed)

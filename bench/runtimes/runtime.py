@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "bench" / "runtimes.toml"
 STAMP = "installed.json"
 """In a venv: the packages that are in it, written when all of them are."""
+INSTALLED = ("packages", "alone", "remove", "sources")
+"""The fields that make a venv."""
 BOUNDED = {"MAX_JOBS": "2", "CMAKE_BUILD_PARALLEL_LEVEL": "2", "OMP_NUM_THREADS": "1", "PYTHONNOUSERSITE": "1"}
 """Builds without bound take a machine down; one thread makes figures comparable."""
 
@@ -54,7 +56,7 @@ class Runtime:
             return sys.executable
         home = venvs.resolve() / (self.venv or self.name)
         python, stamp = str(home / "bin" / "python"), home / STAMP
-        wanted = {name: list(getattr(self, name)) for name in ("packages", "alone", "remove", "sources")}
+        wanted = {name: list(getattr(self, name)) for name in INSTALLED}
         if not stamp.exists() or json.loads(stamp.read_text()) != wanted:
             shutil.rmtree(home, ignore_errors=True)
             venv.create(home, with_pip=True)
@@ -106,5 +108,11 @@ def runtimes(names: Sequence[str] = (), tables: Path = TABLES) -> list[Runtime]:
     known = tomllib.loads(tables.read_text())
     for name in set(names) - known.keys():
         raise SettingsError(f"runtime {name!r} has no table in {tables.name}; choose from {', '.join(known)}")
-    found = [Runtime(name=name, **table) for name, table in known.items()]
+    found = [Runtime(name=name, **_shared(table, known)) for name, table in known.items()]
     return [runtime for runtime in found if runtime.name in names or not (names or runtime.by_name)]
+
+
+def _shared(table: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """With what the table has whose venv it is."""
+    other = known.get(table.get("venv", ""), {})
+    return {name: other[name] for name in (*INSTALLED, "environment") if name in other} | table

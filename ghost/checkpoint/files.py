@@ -67,3 +67,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object; {AGAIN}")
     return value
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether something is there that is no empty folder."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

@@ -55,6 +55,11 @@ class Checkpoint:
         return tuple(self.names.mixers)
 
     @property
+    def native(self) -> bool:
+        """Whether its folder is in the state-spaces format; `raw_config` is in transformers' words in any case."""
+        return is_native(read_config(self.folder))
+
+    @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
 

@@ -64,6 +64,11 @@ def make_words(tokenizer: Any, text: Tensor, vocab_size: int) -> Words:
     return Words(words_w=torch.tensor(list(found.values())), link=link, end=end, text=text)
 
 
+def shared_words(tokenizer: Any, text: Tensor, stacks: Iterable[Stack]) -> Words:
+    """Those that all of the models have."""
+    return make_words(tokenizer, text, min(stack.checkpoint.vocab_size for stack in stacks))
+
+
 def make_prompts(words: Words, pairs: int, distance: int, samples: int, seed: int) -> Prompts:
     """`samples` prompts, the same for the same arguments.
 

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ghost.checkpoint.files import read_config
-from ghost.checkpoint.native import is_native
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import VerificationError
 from ghost.export import KEPT, PROVENANCE
@@ -122,7 +120,7 @@ def _stock_logits(pruned: Checkpoint, tokens: Tensor) -> Tensor:
     """A native folder's config is none that transformers reads, so that it is given."""
     from transformers import AutoModelForCausalLM
 
-    config = {"config": pruned.config} if is_native(read_config(pruned.folder)) else {}
+    config = {"config": pruned.config} if pruned.native else {}
     model = AutoModelForCausalLM.from_pretrained(
         pruned.folder, dtype=torch.float32, trust_remote_code=False, **config
     ).eval()

@@ -12,7 +12,7 @@ from torch import Tensor
 from ghost.checkpoint.companions import CONFIG, PROVENANCE
 from ghost.checkpoint.families import family_of
 from ghost.checkpoint.fields import with_infinity
-from ghost.checkpoint.files import read_config
+from ghost.checkpoint.files import is_taken, read_config
 from ghost.checkpoint.writer import write_json
 from ghost.errors import SettingsError
 from ghost.walk import LayerResult
@@ -57,7 +57,7 @@ class Pruned:
         SettingsError where something is there already.
         """
         target = Path(folder).expanduser()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if is_taken(target):
             raise SettingsError(f"folder {target} is there already and not empty; give a new one")
         target.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(target, max_shard_size=SHARD)

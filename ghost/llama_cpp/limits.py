@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from ghost.checkpoint.families import PROJECTED
 from ghost.checkpoint.source import Checkpoint
 from ghost.errors import CheckpointError
+from ghost.serving.runtimes import RUNTIMES
 
-FAMILIES = ("mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h")
+FAMILIES = RUNTIMES["llama.cpp"].families
 """Those that it was seen to compute as transformers does."""
 CLAMPED_BY_TRANSFORMERS_ALONE = ("nemotron_h",)
 """transformers has time_step_min for the lower limit of dt, and llama.cpp has none. A trained model's perplexity was

@@ -2,7 +2,6 @@
 every token; and what the weights take. By shapes alone."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -99,8 +98,4 @@ def _precision(own: str | None, computed: torch.dtype) -> torch.dtype:
 
 
 def _mixer_elements(layout: MixerLayout) -> int:
-    return _elements(layout.shapes().values())
-
-
-def _elements(shapes: Iterable[tuple[int, ...]]) -> int:
-    return sum(math.prod(shape) for shape in shapes)
+    return sum(math.prod(shape) for shape in layout.shapes().values())

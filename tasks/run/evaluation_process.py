@@ -204,13 +204,12 @@ def _recall(job: Job, tokens: "Tensor") -> Iterator[dict[str, Any]]:
         return
     from ghost.calibration.tokens import load_tokenizer
     from ghost.evaluation.plan import Plan, numbers
-    from ghost.evaluation.recall import compared, make_prompts, make_words, possible
+    from ghost.evaluation.recall import compared, make_prompts, possible, shared_words
     from ghost.following import Computed
 
     computed, plan = Computed(job.device, job.dtype, job.batch_tokens), Plan()
     stacks = {name: computed.stack(folder, 0) for name, folder in job.recalled.items()}
-    vocabulary = min(stack.checkpoint.vocab_size for stack in stacks.values())
-    words = make_words(load_tokenizer(job.tokenizer), tokens, vocabulary)
+    words = shared_words(load_tokenizer(job.tokenizer), tokens, stacks.values())
     pairs = possible(words, numbers("pairs", plan.pairs, 1))
     prompts = {(count, 0): make_prompts(words, count, 0, plan.samples, job.seed) for count in pairs}
     yield from compared(stacks, prompts, None)

@@ -8,8 +8,8 @@ _FAILED = "null where the cell failed"
 _FINITE = "null where it is not finite"
 
 
-def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
-    text = f"{description}; {_FAILED}" if nullable else description
+def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False, null: str = _FAILED) -> pa.Field:
+    text = f"{description}; {null}" if nullable else description
     return pa.field(name, kind, nullable=nullable, metadata={b"description": text.encode()})
 
 
@@ -17,13 +17,12 @@ CELLS = pa.schema(
     [
         _field("model", pa.string(), "model by name, without its folders"),
         _field("method", pa.string(), "method that ranked the state channels, or cut the weights"),
-        pa.field(
+        _field(
             "sparsity",
             pa.float64(),
-            metadata={
-                b"description": b"share of the state channels that was to be dropped; null where a cell that says what "
-                b"to keep failed"
-            },
+            "share of the state channels that was to be dropped",
+            nullable=True,
+            null="null where a cell that says what to keep failed",
         ),
         _field("recovery", pa.string(), "correction after pruning"),
         _field("calibration_length", pa.int64(), "tokens of a calibration window"),
