@@ -51,6 +51,11 @@ def test_card_of_a_hybrid_says_which_runtimes_know_it() -> None:
     assert "| llama.cpp 0.5.0 | does not know zamba2 |  |" in card and "tokens for the context" not in card
 
 
+def test_card_of_a_hybrid_has_it_converted_in_words_that_llama_cpp_reads() -> None:
+    card = model_card(summary(mixer=MIXER | {"family": "nemotron_h"}))
+    assert "`ghost gguf DIR OUT.gguf --type f16 --converter LLAMA_CPP_FOLDER`" in card and "convert_hf" not in card
+
+
 def test_card_of_directions_names_the_two_that_run_them() -> None:
     card = model_card(summary(method="balanced", mixer=MIXER | {"family": "ghost_mamba2"}))
     assert "| vLLM 0.32.0 | tried | `pip install ./plugins/vllm`, then `vllm serve DIR" in card

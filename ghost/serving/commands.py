@@ -51,9 +51,8 @@ def _sglang(family: str, positions: int | None) -> tuple[str, ...]:
 
 
 def _llama(family: str, positions: int | None) -> tuple[str, ...]:
-    own = "ghost gguf DIR OUT.gguf --type f16"
-    made = own if family == "mamba2" else "python convert_hf_to_gguf.py DIR --outfile OUT.gguf"
-    return made, "llama-server -m OUT.gguf --parallel 16"
+    converter = "" if family == "mamba2" else " --converter LLAMA_CPP_FOLDER"
+    return f"ghost gguf DIR OUT.gguf --type f16{converter}", "llama-server -m OUT.gguf --parallel 16"
 
 
 def _mamba_ssm(family: str, positions: int | None) -> tuple[str, ...]:
