@@ -29,7 +29,7 @@ from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
-from ghost.stack import Stack
+from ghost.stack import Keeping, Stack
 from ghost.walk import walk
 
 LEVELS = ("none", "lstsq", "fit", "local")
@@ -65,22 +65,24 @@ class Cell:
 
 def measure(cell: Cell) -> Figures:
     """Nats per token by text and window, the walk's processor seconds, and the process's peak memory in bytes."""
-    stack = _open(cell, cell.model)
+    stack = opened(cell, cell.model)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         if cell.kept:
-            _prune(stack, cell, Path(folder))
-        figures: Figures = {"seconds": time.process_time() - started, "peak_rss": _peak_rss()}
-        subject = _open(cell, folder) if cell.kept else stack
+            prune(stack, cell, Path(folder))
+        figures: Figures = {"seconds": time.process_time() - started, "peak_rss": peak_rss()}
+        subject = opened(cell, folder) if cell.kept else stack
         return figures | {"nll": {text: _nlls(subject, text, cell) for text in cell.evaluation}}
 
 
-def _open(cell: Cell, model: str) -> Stack:
+def opened(cell: Cell, model: str | Path, keeping: Keeping | None = None) -> Stack:
+    """A model, on the cell's device."""
     device = resolve_device(cell.device)
-    return Stack(open_checkpoint(model), device, resolve_dtype("auto", device))
+    return Stack(open_checkpoint(model), device, resolve_dtype("auto", device), keeping)
 
 
-def _prune(stack: Stack, cell: Cell, folder: Path) -> None:
+def prune(stack: Stack, cell: Cell, folder: Path) -> None:
+    """Write the pruned model that `cell` asks for."""
     source = stack.checkpoint
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
@@ -94,8 +96,8 @@ def _nlls(stack: Stack, text: str, cell: Cell) -> dict[str, float]:
     return {str(window): perplexity(stack, tokens, window).nll for window in cell.windows}
 
 
-def _peak_rss() -> int:
-    """Bytes; Linux counts in KiB."""
+def peak_rss() -> int:
+    """Bytes of this process; Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
