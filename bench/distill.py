@@ -32,7 +32,7 @@ from ghost.stack import Stack
 
 
 def measure(trial: Trial, folder: Path) -> Figures:
-    """Held-back KL by step, processor seconds and peak memory in bytes; by text the `Reading` before and after."""
+    """Held-back KL by step, processor seconds and peak memory in bytes; by text what `_read` says before and after."""
     dense, pruned = opened(trial, trial.model), opened(trial, folder, "resident")
     source, tokens = pruned.checkpoint, tokenize(folder, read_text(trial.calibration, "calibration"))
     started = time.process_time()
@@ -52,10 +52,8 @@ def measure(trial: Trial, folder: Path) -> Figures:
 @torch.inference_mode()
 def _read(dense: Stack, stack: Stack, text: str, trial: Trial) -> Figures:
     """Rise of perplexity, the standard error of its logarithm, and KL(dense || pruned) a token."""
-    tokens, (window,) = (
-        tokenize(stack.checkpoint.folder, read_text(text, "evaluation"))[: trial.tokens + 1],
-        trial.windows,
-    )
+    (window,), every = trial.windows, tokenize(stack.checkpoint.folder, read_text(text, "evaluation"))
+    tokens = every[: trial.tokens + 1]
     wanted, found = (perplexity(model, tokens, window) for model in (dense, stack))
     windows_bl = tokens[: len(tokens) // window * window].view(-1, window)
     with stack.head() as logits:
@@ -82,8 +80,11 @@ def pruned_model(cell: Cell, under: Path) -> Path:
     apart = replace(cell, evaluation=(), tokens=0, windows=())
     folder = under / hashlib.sha256(apart.key.encode()).hexdigest()[:12]
     if not folder.exists():
-        folder.mkdir(parents=True)
-        prune(opened(cell, cell.model), cell, folder)
+        under.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=under) as partial:  # a killed one leaves nothing that looks whole
+            (made := Path(partial) / "model").mkdir()
+            prune(opened(cell, cell.model), cell, made)
+            made.rename(folder)
     return folder
 
 
@@ -105,10 +106,11 @@ def main() -> None:
     base, parser = Trial(), argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )  # fmt: skip
-    for name in ("model", "calibration", "device", "trained"):
+    for name in ("model", "calibration", "device"):
         parser.add_argument(f"--{name}", default=getattr(base, name))
     for name in ("samples", "length", "tokens", "kept", "steps", "batch", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(base, name))
+    parser.add_argument("--trained", choices=("bc", "all"), default=base.trained, help="rows of B and C, or all")
     parser.add_argument("--rate", type=float, default=base.rate, help="a share of each tensor's root mean square")
     parser.add_argument("--evaluation", default="stdlib", help="texts, separated by commas")
     parser.add_argument("--out", type=Path, required=True, help="JSON file that keeps the figures")
