@@ -14,12 +14,13 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.pruned import write_pruned
 from ghost.calibration.corpus import read_text
@@ -27,9 +28,12 @@ from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
+from ghost.likelihood import nlls
+from ghost.recovery import recover
+from ghost.recovery.judge import Judge, Parts
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
-from ghost.stack import Keeping, Stack
+from ghost.stack import Head, Keeping, Stack
 from ghost.walk import walk
 
 LEVELS = ("none", "lstsq", "fit", "local")
@@ -56,11 +60,28 @@ class Cell:
     kept: int = 0
     """Channels of a group that stay; 0 for the dense model."""
     level: str = "none"
+    judge: str = "kl"
+    """By what candidates are compared: KL(dense || pruned), as ghost does, or `nll`, as it did before."""
 
     @property
     def key(self) -> str:
         """Everything that the figures depend on."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+class LikelihoodJudge(Judge):
+    """Compares candidates by the negative log-likelihood of held-back tokens, as ghost did before."""
+
+    def _divergence(self, logits: Head, parts: Parts, dense: Parts) -> float:
+        vocab = self.held.stack.checkpoint.vocab_size
+        totals = [
+            nlls(logits, part.hidden_blm[:, :-1], self.held.tokens_bl[rows, 1:], vocab).sum()
+            for part, rows in zip(parts, self.held.parts(), strict=True)
+        ]
+        return float(sum(totals)) / len(self.held.rows)
+
+
+JUDGES = {"kl": Judge, "nll": LikelihoodJudge}
 
 
 def measure(cell: Cell) -> Figures:
@@ -87,7 +108,9 @@ def prune(stack: Stack, cell: Cell, folder: Path) -> None:
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1, seed=cell.seed)
-    results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, cell.seed), settings))
+    # `ghost.recovery.recover` is the function; its module has the judge
+    with patch.object(sys.modules[recover.__module__], "Judge", JUDGES[cell.judge]):
+        results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, cell.seed), settings))
     write_pruned(source, results, form_of(cell.method, soft=False), folder)
 
 
@@ -102,9 +125,14 @@ def peak_rss() -> int:
 
 
 def table(base: Cell, kept: list[int], levels: list[str], out: Path | None = None) -> Iterator[tuple[Cell, Figures]]:
-    """Each cell with its figures, dense first; cells that `out` has already are not measured again."""
+    """Each cell with its figures, dense first."""
+    return measured([base, *(replace(base, kept=n, level=level) for n in kept for level in levels)], out)
+
+
+def measured(cells: Iterable[Cell], out: Path | None = None) -> Iterator[tuple[Cell, Figures]]:
+    """Each cell with its figures; those that `out` has already are not measured again."""
     known: dict[str, Figures] = json.loads(out.read_text()) if out and out.exists() else {}
-    for cell in [base, *(replace(base, kept=n, level=level) for n in kept for level in levels)]:
+    for cell in cells:
         if cell.key not in known:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 known[cell.key] = process.submit(measure, cell).result()
@@ -117,8 +145,8 @@ def rises(figures: Figures, dense: Figures) -> dict[str, float]:
     """Rise of perplexity over the dense model, as a share, by text and window."""
     return {
         f"{text}, windows of {window}": math.exp(nll - dense["nll"][text][window]) - 1
-        for text, nlls in figures["nll"].items()
-        for window, nll in nlls.items()
+        for text, by_window in figures["nll"].items()
+        for window, nll in by_window.items()
     }
 
 
@@ -136,8 +164,8 @@ def report(cells: Iterator[tuple[Cell, Figures]]) -> None:
     """One line per figure, as soon as it is known; beside each rise, what share it is of the rise without recovery."""
     _, dense = next(cells)
     plain: dict[tuple[int, str], float] = {}
-    for text, nlls in dense["nll"].items():
-        for window, nll in nlls.items():
+    for text, by_window in dense["nll"].items():
+        for window, nll in by_window.items():
             print(f"dense, {text}, windows of {window}: perplexity {math.exp(nll):.2f}", flush=True)
     for cell, figures in cells:
         name = f"{cell.method}, {cell.level}, {cell.kept} kept"
