@@ -21,6 +21,10 @@ and head; the peak is a few times that. A GPU wants few large kernels, a CPU wha
 Stored = Callable[[Tensor], Tensor]
 """From a state (b, g, n, r, p) to what is left of it where it is stored between chunks."""
 
+STORED_CHUNKS = 16
+"""At once, of a state that is stored between chunks: that takes several operations for each, so that it is done for
+several sequences together, as far as that admits as many of each."""
+
 
 class Piece(NamedTuple):
     """Some chunks of some sequences: inputs, both projections, the decays inside the chunks, and the states before the
@@ -61,9 +65,10 @@ def sequences(
     (_, length, h, p), n = x_blhp.shape, B_blgn.shape[3]
     admitted = CACHE_BYTES if x_blhp.device.type == "cpu" else PIECE_BYTES
     chunks = max(1, admitted // (H_bgnrp.itemsize * h * (Q + n) * (Q + p)))
-    rows = max(1, chunks // -(-length // Q))
+    in_a_row = -(-length // Q) if stored is None else min(STORED_CHUNKS, -(-length // Q))
+    rows = max(1, min(len(x_blhp), chunks // in_a_row))
     for x, dt, B, C, H in zip(*(t.split(rows) for t in (x_blhp, dt_blh, B_blgn, C_blgn, H_bgnrp)), strict=True):
-        yield _pieces(x, dt, A_h, B, C, H, Q, Q * chunks, stored)
+        yield _pieces(x, dt, A_h, B, C, H, Q, Q * max(1, chunks // rows), stored)
 
 
 def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None) -> Tensor:

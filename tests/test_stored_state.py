@@ -128,3 +128,18 @@ def _stored_output(inputs: MixerInputs, dtype: torch.dtype, every: int) -> Tenso
     x_blhp = inputs.x_blhp
     empty = torch.zeros(x_blhp.shape[0], *x_blhp.shape[2:], inputs.B_blgn.shape[-1])
     return stepwise(tuple(recurrence), empty, dtype, every)[0]
+
+
+def test_fp8_rounds_as_torchs_cast_does():
+    random = torch.Generator().manual_seed(0)
+    exact = torch.arange(127, dtype=torch.uint8).view(FP8).float()
+    between = (exact[1:] + exact[:-1]) / 2
+    for row in (
+        exact,
+        between,
+        between * (1 + 2e-7),
+        between * (1 - 2e-7),
+        2 ** (20 * torch.rand(5000, generator=random) - 11.3),
+    ):
+        H_bgnrp = torch.cat([row, -row, torch.tensor([448.0])])[None, None, :, None, None]
+        assert torch.equal(StoredState(FP8, 1)(H_bgnrp), H_bgnrp.to(FP8).float())
