@@ -93,8 +93,12 @@ SELECTION = _schema(
 
 EVALUATION = _schema(
     "evaluation",
-    _field("part", pa.string(), "what was measured: context, recall, decode or task"),
-    _field("case", pa.string(), "the case within the part: a length, a number of pairs, a batch size, a task's name"),
+    _field("part", pa.string(), "what was measured: context, recall, state, decode or task"),
+    _field(
+        "case",
+        pa.string(),
+        "the case within the part: a length, a number of pairs, a precision, a batch size, a task's name",
+    ),
     _field("metric", pa.string(), "name of the figure; those of tasks are named as by lm-eval"),
     _field("model", pa.string(), "dense, pruned or model; change for the difference of the two"),
     _field(

@@ -1,4 +1,4 @@
-"""Line charts over kept state sizes as one SVG, with no library: panels side by side, every line named at its end."""
+"""Line charts over state sizes as one SVG, with no library: panels side by side, every line named at its end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ from html import escape
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, LABELS = 500, 340, 64, 48, 56, 176
 """Of a panel, in pixels; LABELS is the room to the right of the lines."""
 INK, FAINT, PAPER = "#24292f", "#d8dee4", "#ffffff"
-COLOURS = {"ghost": "#c2571a", "ghost+fit": "#1a7f5a", "balanced": "#0b62c4", "random": "#7d8590"}
+COLOURS = {"ghost": "#c2571a", "ghost+fit": "#1a7f5a", "balanced": "#0b62c4", "random": "#7d8590",
+           "float32": "#7d8590", "bfloat16": "#0b62c4", "int8": "#1a7f5a", "float8_e4m3fn": "#c2571a"}  # fmt: skip
 OTHERS = ("#8250df", "#9a6700", "#b62567")
 LINE = 15
 """Least distance of two labels."""
@@ -25,6 +26,13 @@ class Panel:
     """Format of the value beside a line's name."""
     axis: str = "{:.0%}"
     """Format of the values on the axis."""
+    ticks: Sequence[int] = ()
+    """Sizes that are written under the chart; all there are where none are given."""
+    tick: str = "{:.0f}"
+    unit: int = 1
+    """What sizes are written in, and by which format."""
+    across: str = "state channels kept (d_state)"
+    """What the sizes are."""
 
     @property
     def sizes(self) -> list[int]:
@@ -36,7 +44,8 @@ class Panel:
         return min(0.0, *(value for line in self.lines.values() for value in line.values()))
 
     def x(self, n: int) -> float:
-        first, last = math.log2(self.sizes[0]), math.log2(self.sizes[-1])
+        ends = [*self.sizes, *self.ticks]
+        first, last = math.log2(max(ends)), math.log2(min(ends))
         return LEFT + (WIDTH - LEFT - LABELS) * (first - math.log2(n)) / ((first - last) or 1.0)
 
     def y(self, value: float) -> float:
@@ -89,10 +98,11 @@ def _grid(panel: Panel) -> str:
         y = panel.y(value)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{FAINT}"/>')
         parts.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{panel.axis.format(value)}</text>')
-    for n in panel.sizes:
-        parts.append(f'<text x="{panel.x(n):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{n}</text>')
+    for n in panel.ticks or panel.sizes:
+        size = panel.tick.format(n / panel.unit)
+        parts.append(f'<text x="{panel.x(n):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{size}</text>')
     middle = (LEFT + right) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">state channels kept (d_state)</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{escape(panel.across)}</text>')
     return "".join(parts)
 
 

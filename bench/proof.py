@@ -12,6 +12,7 @@ the recall model. The same command goes on from its `--out`.
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def measure(subject: Subject, stack: Stack) -> dict[str, Any]:
     return figures
 
 
-def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any]:
+def pruned(
+    subject: Subject, method: str, kept: int, seed: int, figures: Callable[[Subject, Stack], dict[str, Any]] = measure
+) -> dict[str, Any]:
     """The figures of the subject's model cut to `kept`, exported and opened again."""
     source, (name, _, recovery) = subject.stack.checkpoint, method.partition("+")
     settings = RunSettings.make(
@@ -111,7 +114,7 @@ def pruned(subject: Subject, method: str, kept: int, seed: int) -> dict[str, Any
     results = list(walk(subject.stack, subject.calibration_bl, settings))
     with tempfile.TemporaryDirectory() as folder:
         write_pruned(source, results, form_of(name, soft=False), Path(folder))
-        return measure(subject, _open(Path(folder)))
+        return figures(subject, _open(Path(folder)))
 
 
 def averaged(subject: Subject, method: str, kept: int) -> dict[str, Any]:
@@ -151,7 +154,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file of the two curves")
     args = parser.parse_args()
     asked = {name: getattr(args, name) for name in ("model", "prose", "recall", "samples", "tokens", "prompts")}
-    figures = _kept_figures(args.out, asked)
+    figures = kept_figures(args.out, asked)
     run(_subjects(args), args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
     found = {name: figures[name] for name in ("model", "prose", "recall") if name in figures}
     for table in tables(found):
@@ -172,7 +175,7 @@ def _subjects(args: argparse.Namespace) -> dict[str, Subject]:
     return subjects
 
 
-def _kept_figures(out: Path | None, asked: dict[str, Any]) -> dict[str, Any]:
+def kept_figures(out: Path | None, asked: dict[str, Any]) -> dict[str, Any]:
     """What an earlier run with the same options left."""
     if out is None or not out.exists():
         return {"asked": asked}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, expand_home
 from flows.summary import print_warnings
-from ghost.evaluation.rows import CHANGE, RELATIVE
+from ghost.evaluation.rows import CHANGE, RELATIVE, RISE
 from ghost.report.figures import NOT_FINITE
 
 
@@ -26,6 +26,14 @@ def evaluate(
     distances: Annotated[str, typer.Option(help="Tokens of text between pairs and question.")] = "0,256",
     samples: Annotated[int, typer.Option(min=2, help="Prompts of each recall case.")] = 64,
     batch_sizes: Annotated[str, typer.Option(help="Sequences decoded at once.")] = "1,8",
+    state_dtype: Annotated[
+        str,
+        typer.Option(
+            help="Precisions to keep the recurrent state in, of float32, bfloat16, float16, float8_e4m3fn and int8, "
+            "written after every chunk as in prefill and after every token as in decoding. int8 and fp8 have a scale "
+            "for each head and channel of headdim, as in FlashInfer. Takes minutes for each, even of a small model."
+        ),
+    ] = "",
     tasks: Annotated[
         str,
         typer.Option(
@@ -58,7 +66,7 @@ def evaluate(
 
     plan = Plan(
         contexts=contexts, segments=segments, pairs=pairs, distances=distances, samples=samples,
-        batch_sizes=batch_sizes, tasks=tasks, limit=limit, allow_code=allow_code, seed=seed,
+        batch_sizes=batch_sizes, state_dtype=state_dtype, tasks=tasks, limit=limit, allow_code=allow_code, seed=seed,
     )  # fmt: skip
     opened = open_assessment(
         plan, checkpoint, against, text=text, tokenizer=tokenizer, device=device, dtype=dtype, batch_tokens=batch_tokens
@@ -110,7 +118,7 @@ def _print(results: dict[str, Any]) -> None:
     Console().print(table)
     print_warnings(results, Console())
     protocol = results["protocol"]
-    for part in ("context", "recall", "decode", "tasks"):
+    for part in ("context", "recall", "state", "decode", "tasks"):
         if part.removesuffix("s") in {row["part"] for row in results["rows"]}:
             Console().print(Text(f"{part}: {protocol[part]}"), highlight=False)
     Console().print(
@@ -131,6 +139,8 @@ def _figure(row: dict[str, Any]) -> str:
         return NOT_FINITE
     if changed and row["metric"] in RELATIVE:
         return f"{value:+.1%}" + ("" if error is None else f" ± {error:.1%}")
+    if row["metric"] == RISE:
+        return f"{value:+.3%}" + ("" if error is None else f" ± {error:.3%}")
     form = "{:,.0f}" if row["metric"].endswith("_bytes") else "{:,.1f}" if abs(value) >= 1000 else "{:.3f}"
     sign = "+" if changed and value >= 0 else ""
     return sign + form.format(value) + ("" if error is None else f" ± {form.format(error)}")

@@ -5,7 +5,7 @@ an axis of their own, a short scan finds their entry states, and whatever is wan
 mamba_ssm's ssd_minimal.py. Recurrence and shape suffixes are those of `ghost.ssd`; c is the chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import log
 from typing import NamedTuple
 
@@ -16,6 +16,14 @@ CHUNK = 64
 PIECE_BYTES, CACHE_BYTES = 256 << 20, 4 << 20
 """How much is computed at once, on a GPU and on a CPU: bytes of L, of u, of one (q, n) and of one (n, p) for each chunk
 and head; the peak is a few times that. A GPU wants few large kernels, a CPU what its cache holds."""
+
+
+Stored = Callable[[Tensor], Tensor]
+"""From a state (b, g, n, r, p) to what is left of it where it is stored between chunks."""
+
+STORED_CHUNKS = 16
+"""At once, of a state that is stored between chunks: that takes several operations for each, so that it is done for
+several sequences together, as far as that admits as many of each."""
 
 
 class Piece(NamedTuple):
@@ -45,19 +53,22 @@ def sequences(
     C_blgn: Tensor,
     Q: int = CHUNK,
     state_bhpn: Tensor | None = None,
+    stored: Stored | None = None,
 ) -> Iterator[Iterator[Piece]]:
     """Some sequences at a time, each time their pieces from the first step to the last, in fp32 (fp64 for fp64 inputs).
 
     As many sequences, and of long ones as many chunks, as PIECE_BYTES or CACHE_BYTES admit; at least one chunk of one
-    sequence. Where the length is no multiple of Q, the last chunk is shorter, and a piece of its own.
+    sequence. Where the length is no multiple of Q, the last chunk is shorter, and a piece of its own. `stored`: what
+    becomes of the state after each chunk.
     """
     H_bgnrp = entry_state(x_blhp, B_blgn, state_bhpn)
     (_, length, h, p), n = x_blhp.shape, B_blgn.shape[3]
     admitted = CACHE_BYTES if x_blhp.device.type == "cpu" else PIECE_BYTES
     chunks = max(1, admitted // (H_bgnrp.itemsize * h * (Q + n) * (Q + p)))
-    rows = max(1, chunks // -(-length // Q))
+    in_a_row = -(-length // Q) if stored is None else min(STORED_CHUNKS, -(-length // Q))
+    rows = max(1, min(len(x_blhp), chunks // in_a_row))
     for x, dt, B, C, H in zip(*(t.split(rows) for t in (x_blhp, dt_blh, B_blgn, C_blgn, H_bgnrp)), strict=True):
-        yield _pieces(x, dt, A_h, B, C, H, Q, Q * chunks)
+        yield _pieces(x, dt, A_h, B, C, H, Q, Q * max(1, chunks // rows), stored)
 
 
 def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None) -> Tensor:
@@ -71,20 +82,35 @@ def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None
 
 
 def _pieces(
-    x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, H_bgnrp: Tensor, Q: int, steps: int
+    x_blhp: Tensor,
+    dt_blh: Tensor,
+    A_h: Tensor,
+    B_blgn: Tensor,
+    C_blgn: Tensor,
+    H_bgnrp: Tensor,
+    Q: int,
+    steps: int,
+    stored: Stored | None,
 ) -> Iterator[Piece]:
     """Pieces of up to `steps` steps, a multiple of Q, the first of them entered with H."""
     length = x_blhp.shape[1]
     whole = length - length % Q
     sizes = [size for size in (*[steps] * (whole // steps), whole % steps, length % Q) if size]
     for x, dt, B, C in zip(*(t.split(sizes, dim=1) for t in (x_blhp, dt_blh, B_blgn, C_blgn)), strict=True):
-        piece = _piece(x, dt, A_h, B, C, H_bgnrp, min(Q, x.shape[1]))
+        piece = _piece(x, dt, A_h, B, C, H_bgnrp, min(Q, x.shape[1]), stored)
         yield piece
         H_bgnrp = piece.states_bgnrp[-1]
 
 
 def _piece(
-    x_blhp: Tensor, dt_blh: Tensor, A_h: Tensor, B_blgn: Tensor, C_blgn: Tensor, H_bgnrp: Tensor, Q: int
+    x_blhp: Tensor,
+    dt_blh: Tensor,
+    A_h: Tensor,
+    B_blgn: Tensor,
+    C_blgn: Tensor,
+    H_bgnrp: Tensor,
+    Q: int,
+    stored: Stored | None,
 ) -> Piece:
     dtype, heads = H_bgnrp.dtype, (H_bgnrp.shape[1], -1)
     x_bcqgrp, dt_bcqgr = (t.to(dtype).unflatten(2, heads).unflatten(1, (-1, Q)) for t in (x_blhp, dt_blh))
@@ -94,7 +120,7 @@ def _piece(
     decayed_bcqgrp = u_bcqgrp * L_bcgrqs[..., -1, :].permute(0, 1, 4, 2, 3).unsqueeze(-1)
     # The heads of a group share B: side by side, they are one product.
     written_bcgnk = B_bcgqn.mT @ decayed_bcqgrp.transpose(2, 3).flatten(4)
-    states_bgnrp = _scan(H_bgnrp, alpha_bcgrq[..., -1], written_bcgnk.unflatten(-1, H_bgnrp.shape[3:]))
+    states_bgnrp = _scan(H_bgnrp, alpha_bcgrq[..., -1], written_bcgnk.unflatten(-1, H_bgnrp.shape[3:]), stored)
     u_bcgrqp = u_bcqgrp.permute(0, 1, 3, 4, 2, 5).contiguous()
     return Piece(x_bcqgrp.transpose(2, 3), u_bcgrqp, B_bcgqn, C_bcgqn, L_bcgrqs, alpha_bcgrq, states_bgnrp)
 
@@ -109,9 +135,10 @@ def _decays(log_a_bcgrq: Tensor) -> tuple[Tensor, Tensor]:
     return segments.exp2_(), cumulative.to(log_a_bcgrq.dtype).exp2()
 
 
-def _scan(H_bgnrp: Tensor, alpha_bcgr: Tensor, written_bcgnrp: Tensor) -> list[Tensor]:
+def _scan(H_bgnrp: Tensor, alpha_bcgr: Tensor, written_bcgnrp: Tensor, stored: Stored | None) -> list[Tensor]:
     """H, and the state after each chunk: what the chunk leaves of the state before it, and what it writes."""
     states_bgnrp = [H_bgnrp]
     for alpha_bgr, written_bgnrp in zip(alpha_bcgr.unbind(1), written_bcgnrp.unbind(1), strict=True):
-        states_bgnrp.append(torch.addcmul(written_bgnrp, alpha_bgr[:, :, None, :, None], states_bgnrp[-1]))
+        left_bgnrp = torch.addcmul(written_bgnrp, alpha_bgr[:, :, None, :, None], states_bgnrp[-1])
+        states_bgnrp.append(left_bgnrp if stored is None else stored(left_bgnrp))
     return states_bgnrp

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ghost.kernels import scan
 from ghost.mixer import MixerInputs, MixerLayout, Weights, mixer_inputs, mixer_output
 from ghost.selection import Channels
+from ghost.ssd import ssd
+from ghost.stored_state import StoredState
 from ghost.stream import Stream
 
 Mix = Callable[[Tensor], Tensor]
@@ -31,11 +33,19 @@ class Slot(nn.Module):
 class DecoderLayer:
     """One decoder layer with its weights, on the device and in the dtype of the computation, but for what keeps the
     file's. `layout` and `mixer` (its tensors by their own names) are of its Mamba2 mixer: None and empty where it has
-    none."""
+    none. `stored`: in what precision the mixer's state is kept between steps; None for that of the computation."""
 
-    def __init__(self, index: int, module: nn.Module, slot: Slot, mixer: Weights, layout: MixerLayout | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        module: nn.Module,
+        slot: Slot,
+        mixer: Weights,
+        layout: MixerLayout | None,
+        stored: StoredState | None = None,
+    ) -> None:
         self.index, self._module, self._slot, self.mixer = index, module, slot, mixer
-        self._layout = layout
+        self._layout, self._stored = layout, stored
 
     @property
     def layout(self) -> MixerLayout:
@@ -44,7 +54,12 @@ class DecoderLayer:
 
     def with_mixer(self, mixer: Weights) -> "DecoderLayer":
         """The same layer around another mixer, whose tensors are taken as they are."""
-        return DecoderLayer(self.index, self._module, self._slot, mixer, layout_of(mixer, self.layout))
+        layout = layout_of(mixer, self.layout)
+        return DecoderLayer(self.index, self._module, self._slot, mixer, layout, self._stored)
+
+    def storing(self, stored: StoredState | None) -> "DecoderLayer":
+        """The same layer with its state kept so."""
+        return DecoderLayer(self.index, self._module, self._slot, self.mixer, self._layout, stored)
 
     def mixer_input(self, stream: Stream) -> Tensor:
         """What the layer gives its mixer, (b, l, d_model); nothing after that is computed."""
@@ -72,9 +87,15 @@ class DecoderLayer:
             if channels is not None:
                 B_blgn, C_blgn = channels.cut(B_blgn, C_blgn)
             recurrence = inputs.x_blhp, inputs.dt_blh, inputs.A_h, B_blgn, C_blgn, inputs.D_h
-            y_blhp, state_bhpn = scan(*recurrence, state_bhpn=state_bhpn)
+            y_blhp, state_bhpn = self._scan(recurrence, state_bhpn)
             outputs.append(mixer_output(self.layout, self.mixer, y_blhp, inputs.z))
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+    def _scan(self, recurrence: tuple[Tensor, ...], state_bhpn: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Kernels keep a state in their own precision from chunk to chunk: one that is stored goes without them."""
+        if self._stored is None:
+            return scan(*recurrence, state_bhpn=state_bhpn)
+        return ssd(*recurrence, chunk=self._stored.every, state_bhpn=state_bhpn, stored=self._stored)
 
     def leave(self, stream: Stream, mixed_blm: Tensor) -> Tensor:
         """The residual stream after the layer whose mixer has put this out."""

@@ -19,7 +19,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ghost.chunks import CHUNK, Piece, entry_state, sequences
+from ghost.chunks import CHUNK, Piece, Stored, entry_state, sequences
 
 STATISTICS = torch.float64
 
@@ -56,13 +56,16 @@ def ssd(
     *,
     chunk: int = CHUNK,
     state_bhpn: Tensor | None = None,
+    stored: Stored | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output y (b, l, h, p) and the state after the last step (b, h, p, n), from any entry state, for any length.
 
-    dt is positive (after softplus), A negative. bf16 inputs are computed, and returned, in fp32.
+    dt is positive (after softplus), A negative. bf16 inputs are computed, and returned, in fp32. `stored`: what becomes
+    of the state after each chunk and the last step, with which the next chunk goes on; outputs inside a chunk come of
+    the state as it is computed.
     """
     outputs, states_bhpn = [], []
-    for pieces in sequences(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk, state_bhpn):
+    for pieces in sequences(x_blhp, dt_blh, A_h, B_blgn, C_blgn, chunk, state_bhpn, stored):
         done = [(_output(piece, D_h), piece.states_bgnrp[-1]) for piece in pieces]
         outputs.append(_joined([y_blhp for y_blhp, _ in done], dim=1))
         states_bhpn.append(done[-1][1].permute(0, 1, 3, 4, 2).flatten(1, 2))

@@ -10,7 +10,8 @@ evaluation and verification all compute through here.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from copy import copy
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from ghost.decoder_layer import DecoderLayer, Slot, layout_of
 from ghost.errors import CheckpointError
 from ghost.mixer import RECURRENT, Weights
 from ghost.stock import Stock
+from ghost.stored_state import StoredState
 from ghost.stream import Call, Stream, what_varies
 
 Keeping = Literal["one", "ahead", "resident"]
@@ -52,6 +54,7 @@ class Stack:
         self.batch_tokens = resolve_batch_tokens(batch_tokens, checkpoint.mixer_layout, device)
         self.keeping = what_fits(checkpoint, device, dtype) if keeping is None else keeping
         self._resident: dict[int, DecoderLayer] = {}
+        self._stored: StoredState | None = None
         self._stock = Stock(checkpoint, device, dtype)
         tuples = family_of(checkpoint.config).layers_give_tuples
         self._stubs = [Absent(self._stock.bones(i), gives_tuples=tuples) for i in range(self.layers)]
@@ -71,6 +74,12 @@ class Stack:
         """The decoder layers that have a Mamba2 mixer."""
         return self.checkpoint.mixers
 
+    def storing(self, stored: StoredState | None) -> Self:
+        """The same model, weights in memory included, that keeps the state of its mixers so between steps."""
+        other = copy(self)
+        other._stored = stored
+        return other
+
     def place_mixer(self, mixer: Weights) -> dict[str, Tensor]:
         """A mixer's tensors by their own names; what is RECURRENT keeps its dtype."""
         return {
@@ -79,6 +88,9 @@ class Stack:
 
     def layer(self, i: int, mixer: Weights | None = None) -> DecoderLayer:
         """Decoder layer i, with `mixer` (a pruned one, as stored) in place of the checkpoint's own where given."""
+        return self._layer(i, mixer).storing(self._stored)
+
+    def _layer(self, i: int, mixer: Weights | None) -> DecoderLayer:
         if self.keeping == "resident":
             if i not in self._resident:
                 with torch.inference_mode(False):  # so that those who want gradients can have them

@@ -16,12 +16,14 @@ from artifacts.tables import encode
 from ghost.calibration.tokens import dominant_token, load_tokenizer, read_tokens
 from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
-from ghost.evaluation import contexts, decode, harness, recall, rows
+from ghost.evaluation import contexts, decode, harness, recall, rows, stored
 from ghost.evaluation.plan import Plan, numbers
+from ghost.evaluation.stack_module import BATCH, StackModule
 from ghost.evaluation.verify import verify
 from ghost.out_of_memory import out_of_memory_in_one_line
 from ghost.settings import RunSettings
 from ghost.stack import Stack, check_vocabulary
+from ghost.stored_state import parse_dtypes
 from tasks.staging import local
 from tasks.wording import display_name
 
@@ -78,7 +80,8 @@ def open_assessment(
 @out_of_memory_in_one_line("a smaller --batch-tokens, fewer or shorter --contexts, or --dtype bfloat16")
 def measure(opened: Assessment, progress: Progress) -> dict[str, Any]:
     """Everything but the tasks: models, protocols, `rows` as `ghost.evaluation.rows` has them, and `warnings`."""
-    found = [*_contexts(opened, progress), *_recall(opened, progress), *_decoding(opened, progress)]
+    parts = _contexts, _recall, _stored, _decoding
+    found = [row for part in parts for row in part(opened, progress)]
     return {"models": _models(opened), "protocol": _protocol(opened), "rows": found, "warnings": opened.warnings}
 
 
@@ -102,21 +105,24 @@ def _protocol(opened: Assessment) -> dict[str, Any]:
         "text": opened.text, "text_tokens": len(opened.tokens), "tokenizer": type(opened.tokenizer).__name__,
         "vocabulary": len(opened.tokenizer), "device": str(stack.device),
         "dtype": str(stack.dtype).removeprefix("torch."), "threads": torch.get_num_threads(), "seed": plan.seed,
-        "context": contexts.PROTOCOL, "recall": recall.PROTOCOL, "decode": decode.PROTOCOL,
-        "predicted_tokens": len(_segments(opened)) * contexts.PREDICTED,
+        "context": contexts.PROTOCOL, "recall": recall.PROTOCOL, "state": stored.PROTOCOL,
+        "decode": decode.PROTOCOL,
+        "predicted_tokens": len(_segments(opened, plan.segments)) * contexts.PREDICTED,
         "recall_samples": plan.samples,
     }  # fmt: skip
 
 
-def _segments(opened: Assessment) -> Tensor:
+def _segments(opened: Assessment, most: int) -> Tensor:
+    """As many segments of the longest context, none without contexts."""
     lengths = numbers("contexts", opened.plan.contexts, 1)
-    return contexts.segments(opened.tokens, max(lengths), opened.plan.segments) if lengths else opened.tokens[:0]
+    count = min(most, opened.plan.segments)
+    return contexts.segments(opened.tokens, max(lengths), count) if lengths else opened.tokens[:0, None]
 
 
 def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (lengths := numbers("contexts", opened.plan.contexts, 1)):
         return
-    segments_bl = _segments(opened)
+    segments_bl = _segments(opened, opened.plan.segments)
     total = len(opened.stacks) * sum(length + contexts.PREDICTED - 1 for length in lengths) * len(segments_bl)
     for length in lengths:
         nlls = {
@@ -129,12 +135,37 @@ def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
 
 
 def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
+    prompts = _prompts(opened)
+    total = len(opened.stacks) * _tokens(prompts)
+    yield from recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+
+
+def _prompts(opened: Assessment) -> dict[tuple[int, int], recall.Prompts]:
+    """By pairs and distance."""
     plan = opened.plan
     words = recall.shared_words(opened.tokenizer, opened.tokens, opened.stacks.values())
     cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
-    prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
-    total = len(opened.stacks) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
-    yield from recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    return {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
+
+
+def _tokens(prompts: dict[tuple[int, int], recall.Prompts]) -> int:
+    return sum(made.tokens_bl.numel() for made in prompts.values())
+
+
+def _stored(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
+    if not (dtypes := parse_dtypes(opened.plan.state_dtype)):
+        return
+    windows_bl, prompts = _segments(opened, stored.WINDOWS), _prompts(opened)
+    read_once = len(stored.ways(dtypes)) * windows_bl[:, 1:].numel() + len(stored.decoding(dtypes)) * _tokens(prompts)
+    total = len(opened.stacks) * read_once
+
+    def read(done: int) -> None:
+        progress("states, tokens", done, total)
+
+    yield from stored.sizes(opened.stacks, dtypes)
+    if len(windows_bl):
+        yield from stored.by_precision(opened.stacks, windows_bl, dtypes, read)
+    yield from stored.recalled(opened.stacks, prompts, dtypes, read)
 
 
 def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
@@ -171,14 +202,24 @@ def run_benchmarks(opened: Assessment) -> tuple[list[rows.Row], dict[str, Any]]:
     plan, tasks = opened.plan, opened.plan.benchmark_list()
     if not tasks.names:
         return [], {}
-    manager, found = harness.benchmark_manager(tasks), {}
-    for name, stack in opened.stacks.items():
-        found[name] = harness.run_benchmarks(
-            _stock(stack), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed, batch=1
-        )
-    first = next(iter(found.values()))
-    about = {task: {key: scores[key] for key in ("samples", "version")} for task, scores in first.items()}
-    return list(rows.of_benchmarks(found)), {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
+    manager = harness.benchmark_manager(tasks)
+
+    def found(module_of: Callable[[Stack], Any], batch: int) -> dict[str, Any]:
+        return {
+            name: harness.run_benchmarks(
+                module_of(stack), opened.tokenizer, tasks, manager=manager, limit=plan.limit, seed=plan.seed,
+                batch=batch,
+            )
+            for name, stack in opened.stacks.items()
+        }  # fmt: skip
+
+    stock = found(_stock, 1)
+    measured = list(rows.of_benchmarks(stock))
+    for way in stored.decoding(parse_dtypes(plan.state_dtype)):
+        by_model = found(lambda stack, way=way: StackModule(stack.storing(way)), BATCH)
+        measured += stored.of_benchmarks(way, by_model)
+    about = {task: {key: s[key] for key in ("samples", "version")} for task, s in next(iter(stock.values())).items()}
+    return measured, {"tasks": harness.PROTOCOL, "task_details": about, "limit": plan.limit}
 
 
 def _json(results: dict[str, Any]) -> str:

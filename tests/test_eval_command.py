@@ -69,11 +69,31 @@ def test_a_model_against_itself_changes_nothing(models: Path, execute: Execute):
 
 def test_one_model_alone_as_a_table_with_its_protocol(models: Path, execute: Execute, monkeypatch: Any):
     monkeypatch.setenv("COLUMNS", "200")
-    argv = ["eval", str(models / "dense"), f"--text={models / 'text.txt'}", *SMALL, "--pairs=", "--batch-sizes="]
+    argv = ["eval", str(models / "dense"), f"--text={models / 'text.txt'}", *SMALL, "--pairs=", "--batch-sizes=",
+            "--state-dtype=int8"]  # fmt: skip
     code, out, err = execute(argv)
     assert code == 0, err
     assert "model: dense (d_state 32)" in out and "perplexity" in out and "±" in out and "change" not in out
-    assert "64 predicted; float32 on cpu" in out and "recall:" not in out and "decode:" not in out
+    assert "64 predicted; float32 on cpu" in out and "\nrecall:" not in out and "\ndecode:" not in out
+    assert "\nstate: the recurrent state of every mixer" in out and "perplexity_rise" in out and "%" in out
+
+
+def test_states_in_fewer_bits_are_measured_by_chunks_and_by_steps(models: Path, execute: Execute):
+    argv = ["eval", str(models / "pruned"), f"--against={models / 'dense'}", f"--text={models / 'text.txt'}", *SMALL,
+            "--contexts=80", "--distances=5", "--batch-sizes=", f"--tasks=local_lambada:{models / 'lambada.jsonl'}",
+            "--state-dtype=float32,int8", "--json"]  # fmt: skip
+    code, out, err = execute(argv)
+    assert code == 0, err
+    rows, d_inner = json.loads(out)["rows"], open_checkpoint(models / "dense").mixer_layout.d_inner
+    sizes, unrounded = figures(rows, "state", "int8", "ssm_bytes"), figures(rows, "state", "float32", "perplexity")
+    assert [sizes[model] for model in ("dense", "pruned")] == [3 * d_inner * (n + 4) for n in (32, 8)]
+    for every in ("every 64 steps", "every step"):
+        rounded, rise = (figures(rows, "state", f"int8, {every}", m) for m in ("perplexity", "perplexity_rise"))
+        for model in ("dense", "pruned"):
+            assert rise[model] == pytest.approx(rounded[model] / unrounded[model] - 1, abs=1e-9) and rise[model]
+    assert set(figures(rows, "state", "int8, every step, 2 pairs, distance 5", "log_likelihood")) == set(sizes)
+    assert set(figures(rows, "state", "int8, every step, local_lambada", "acc")) == set(sizes)
+    assert not figures(rows, "state", "float32", "perplexity_rise")
 
 
 REFUSED = {
@@ -81,6 +101,7 @@ REFUSED = {
     "a context of nothing": (["--contexts=0,16"], "contexts: 0 is less than 1; give such as 16,64"),
     "a context as long as the text": (["--contexts=99999"], "shorter than a context of 99999 and the 16 tokens"),
     "more pairs than words": (["--pairs=5000"], "pairs: 5000 pairs need 10000 words, but the vocabulary has"),
+    "a precision of no state": (["--state-dtype=int4"], "state_dtype: 'int4' is no precision of a state; give some of"),
     "code without leave": (["--tasks=humaneval"], "humaneval runs code that the model writes; allow it with --allow"),
     "another device": (["--device=tpu"], "device: 'tpu' is not a device"),
 }

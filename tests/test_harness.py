@@ -18,8 +18,9 @@ from ghost.checkpoint.source import DEMO, open_checkpoint
 from ghost.errors import EvaluationError, SettingsError
 from ghost.evaluation.decode import stock_model
 from ghost.evaluation.harness import DEFAULT, benchmark_manager, parse_benchmarks, run_benchmarks
+from ghost.evaluation.stack_module import StackModule
 from ghost.evaluation.tasks.local_files import detokenized, pages, passages, word_and_byte_perplexity
-from tests.models import make_model
+from tests.models import make_model, open_stack
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PAGE = (
@@ -47,9 +48,9 @@ def lambada(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def evaluated(spec: str, folder: Path = DEMO, **settings: Any) -> dict[str, Any]:
+def evaluated(spec: str, folder: Path = DEMO, model: Any = None, **settings: Any) -> dict[str, Any]:
     tasks = parse_benchmarks(spec, allow_code=False)
-    model = stock_model(open_checkpoint(folder), torch.device("cpu"), torch.float32)
+    model = model or stock_model(open_checkpoint(folder), torch.device("cpu"), torch.float32)
     options = {"limit": 2, "seed": 0, "batch": 1} | settings
     return run_benchmarks(model, load_tokenizer(folder), tasks, manager=benchmark_manager(tasks), **options)
 
@@ -100,6 +101,19 @@ def test_lambada_on_the_demo_has_errors_and_is_the_same_twice_with_nothing_on_st
     assert figures["perplexity"]["value"] > 1 and figures["perplexity"]["stderr"] > 0
     assert 0 <= figures["acc"]["value"] <= 1 and figures["acc"]["stderr"] is not None
     assert capfd.readouterr().out == "" and "DISABLE_MULTIPROC" not in os.environ
+
+
+def test_a_stack_is_measured_as_the_stock_model_is(tmp_path: Path, lambada: Path, wikitext: Path):
+    folder, spec = make_model(tmp_path / "model"), f"local_lambada:{lambada},local_wikitext:{wikitext}"
+    stock, found = evaluated(spec, folder), evaluated(spec, folder, StackModule(open_stack(folder)), batch=2)
+    for task, scores in stock.items():
+        for metric, figure in scores["metrics"].items():
+            assert found[task]["metrics"][metric]["value"] == pytest.approx(figure["value"], rel=1e-4)
+
+
+def test_a_stack_generates_nothing():
+    with pytest.raises(NotImplementedError, match=r"not measured with --state-dtype; leave them out$"):
+        StackModule(open_stack(DEMO)).generate()
 
 
 def test_passages_may_hold_any_line_separator_of_unicode(tmp_path: Path):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ghost.errors import SettingsError
 from ghost.evaluation.harness import BenchmarkList, parse_benchmarks
+from ghost.stored_state import parse_dtypes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class Plan:
     """Prompts of each recall case."""
     batch_sizes: str = "1,8"
     """Sequences decoded at once."""
+    state_dtype: str = ""
+    """Precisions that the recurrent state is stored in, comma-separated; see `ghost.stored_state`."""
     tasks: str = ""
     """lm-eval tasks, comma-separated; `default` for the list of `ghost.evaluation.harness`."""
     limit: int | None = None
@@ -35,6 +38,7 @@ class Plan:
         for name in ("contexts", "pairs", "batch_sizes"):
             numbers(name, getattr(self, name), least=1)
         numbers("distances", self.distances, least=0)
+        parse_dtypes(self.state_dtype)
         self.benchmark_list()
 
     def benchmark_list(self) -> BenchmarkList:

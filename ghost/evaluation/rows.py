@@ -9,6 +9,7 @@ from torch import Tensor
 Row = dict[str, Any]
 """part, case, metric, model, value (None where it is not finite), stderr (None where there is none)."""
 CHANGE = "change"
+RISE = "perplexity_rise"
 RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_second", "ssm_bytes", "conv_bytes",
             "kv_bytes")  # fmt: skip
 """Metrics whose change is a share of the first model's value; of the others it is the difference."""
@@ -32,6 +33,17 @@ def perplexities(part: str, case: str, nlls: Mapping[str, Tensor]) -> list[Row]:
         error = None if stderr is None else finite(value * stderr)
         rows.append(row | {"value": finite(value - shift), "stderr": error})
     return rows
+
+
+def rises(part: str, case: str, nlls: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> list[Row]:
+    """What each model's perplexity rises by over what it was before, as a share; both (b,) in nats, of the same
+    samples. The change is the second model's rise over the first one's."""
+    rows = sampled(part, case, RISE, {name: nll - before[name] for name, nll in nlls.items()})
+    return [row | {"value": _risen(row["value"]), "stderr": row["stderr"]} for row in rows]
+
+
+def _risen(nats: float | None) -> float | None:
+    return None if nats is None else finite(exp(nats) - 1)
 
 
 def measured(part: str, case: str, metric: str, values: Mapping[str, tuple[float, float | None]]) -> list[Row]:
