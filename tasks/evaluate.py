@@ -134,7 +134,8 @@ def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
     prompts = {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
     total = len(opened.stacks) * sum(prompt.tokens_bl.numel() for prompt in prompts.values())
-    yield from recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    scores = recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    yield from recall.recall_rows(scores)
 
 
 def _decoding(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
