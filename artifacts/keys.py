@@ -52,9 +52,19 @@ class RunKeys:
         return f"{self.root}/evaluation/results.json"
 
     @property
+    def samples(self) -> str:
+        """What those results are means of."""
+        return f"{self.root}/evaluation/samples.parquet"
+
+    @property
     def benchmarks(self) -> str:
         """Only in runs that were given lm-eval's tasks."""
         return f"{self.root}/evaluation/tasks.parquet"
+
+    @property
+    def documents(self) -> str:
+        """What the tasks' figures are means of."""
+        return f"{self.root}/evaluation/documents.parquet"
 
     @property
     def report(self) -> str:

@@ -110,6 +110,17 @@ EVALUATION = _schema(
     _field("stderr", pa.float64(), "its standard error; null where there is none", nullable=True),
 )
 
+SAMPLES = _schema(
+    "samples",
+    _field("part", pa.string(), "what was measured: perplexity, recall or task"),
+    _field("case", pa.string(), "the case within the part: pairs and distance, a task's name; empty for perplexity"),
+    _field("metric", pa.string(), "name of the figure; nats are those of a window's tokens together"),
+    _field("sample", pa.int32(), "index of the window, prompt or document, from 0"),
+    _field("tokens", pa.int32(), "tokens of the window that are predicted; 1 for a prompt or a document"),
+    _field("dense", pa.float64(), "the dense model's figure of the sample; null where it is not finite", nullable=True),
+    _field("pruned", pa.float64(), "the pruned model's; null where it is not finite", nullable=True),
+)
+
 TOKENS = _schema(
     "tokens",
     _field("sample", pa.int32(), "index of the calibration sample, from 0"),

@@ -1,6 +1,7 @@
 """`ghost compare`: several runs beside each other, in the terminal and as a page."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, StoreUrl, expand_home
-from ghost.report.figures import in_form
+from flows.summary import print_note
+from ghost.report.figures import in_form, with_noise
 
-HEADINGS = ("run", "model", "method", "sparsity", "recovery", "perplexity", "rise", "state, bytes", "parameters")
+HEADINGS = (
+    "run", "model", "method", "sparsity", "recovery", "perplexity", "rise", "against the first", "state, bytes",
+    "parameters",
+)  # fmt: skip
 SHORT_ID = 8
-NARROWEST = 110
+NARROWEST = 140
 """Columns that the table takes even where the terminal has fewer: lines that break are better than figures cut off."""
 FIRST_FIGURE = HEADINGS.index("perplexity")
 
@@ -37,11 +42,28 @@ def compare(
         return
     console = Console()
     console.width = max(console.width, NARROWEST)
-    console.print(_table(figures["runs"]))
+    console.print(_table(rows := _rows(figures)))
+    print_note(console, chain.from_iterable(rows))
     console.print(Text(f"page: {page}"), soft_wrap=True)
 
 
-def _table(runs: list[dict[str, Any]]) -> Table:
+def _rows(figures: dict[str, Any]) -> list[list[str]]:
+    """Cells of each run."""
+    against = _against_first(figures)
+    return [_cells(run, against.get(run["run_id"])) for run in figures["runs"]]
+
+
+def _against_first(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What perplexity changes by from the first run to each of the others, by run."""
+    first = figures["runs"][0]["run_id"]
+    return {
+        change["runs"][1]: change
+        for change in figures["changes"]
+        if change["part"] == "perplexity" and change["runs"][0] == first
+    }
+
+
+def _table(rows: list[list[str]]) -> Table:
     table = Table(box=SIMPLE)
     for number, heading in enumerate(HEADINGS):
         table.add_column(
@@ -50,17 +72,18 @@ def _table(runs: list[dict[str, Any]]) -> Table:
             overflow="fold",
             no_wrap=heading == HEADINGS[0],
         )
-    for run in runs:
-        table.add_row(*map(Text, _cells(run)))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
-def _cells(run: dict[str, Any]) -> list[str]:
+def _cells(run: dict[str, Any], against: dict[str, Any] | None) -> list[str]:
     return [
         run["run_id"][:SHORT_ID],
         *(str(run[name]) for name in ("model", "method", "sparsity", "recovery")),
         in_form(run["perplexity"]["pruned"], "{:.3f}"),
-        in_form(run["perplexity_rise"], "{:+.1%}"),
+        with_noise(run["perplexity_rise"], run["perplexity_rise_stderr"], "{:+.1%}"),
+        "" if against is None else against["why_not"] or with_noise(against["change"], against["stderr"], "{:+.1%}"),
         f"{run['state_bytes']['pruned']:,}",
         f"{run['parameters']['pruned']:,}",
     ]

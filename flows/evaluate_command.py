@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.arguments import AsJson, EndpointUrl, expand_home
-from flows.summary import print_warnings
+from flows.summary import print_note, print_warnings
 from ghost.evaluation.rows import CHANGE, RELATIVE, RISE
-from ghost.report.figures import NOT_FINITE
+from ghost.report.figures import NOT_FINITE, with_noise
 
 
 def evaluate(
@@ -116,6 +116,7 @@ def _print(results: dict[str, Any]) -> None:
         last = case[0]
         table.add_row(*map(Text, case), *(figures[model] for model in models))
     Console().print(table)
+    print_note(Console(), map(_figure, results["rows"]))
     print_warnings(results, Console())
     protocol = results["protocol"]
     for part in ("context", "recall", "state", "decode", "tasks"):
@@ -138,9 +139,10 @@ def _figure(row: dict[str, Any]) -> str:
     if value is None:
         return NOT_FINITE
     if changed and row["metric"] in RELATIVE:
-        return f"{value:+.1%}" + ("" if error is None else f" ± {error:.1%}")
+        return with_noise(value, error, "{:+.1%}")
     if row["metric"] == RISE:
-        return f"{value:+.3%}" + ("" if error is None else f" ± {error:.3%}")
+        return with_noise(value, error, "{:+.3%}")
     form = "{:,.0f}" if row["metric"].endswith("_bytes") else "{:,.1f}" if abs(value) >= 1000 else "{:.3f}"
-    sign = "+" if changed and value >= 0 else ""
-    return sign + form.format(value) + ("" if error is None else f" ± {form.format(error)}")
+    if changed:
+        return with_noise(value, error, form.replace(":", ":+"))
+    return form.format(value) + ("" if error is None else f" ± {form.format(error)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ghost.report.figures import NOT_FINITE, error_of_rise, in_form, rise
+from ghost.report.figures import error_of_rise, in_form, noted, rise, task_change, with_noise
 from ghost.report.run_form import unit
 
 HEADINGS = ("", "dense", "pruned", "change")
@@ -35,24 +36,14 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _perplexity_row(summary: dict[str, Any]) -> tuple[str, str, str, str]:
-    name, dense, pruned, change = _row("perplexity", summary["perplexity"], "{:.3f}")
-    error = error_of_rise(summary)
-    return name, dense, pruned, change if error is None else f"{change} ± {100 * error:.1g}%"
+    name, dense, pruned, _ = _row("perplexity", summary["perplexity"], "{:.3f}")
+    return name, dense, pruned, with_noise(rise(summary["perplexity"]), error_of_rise(summary), "{:+.1%}")
 
 
 def _task_row(score: dict[str, Any]) -> tuple[str, str, str, str]:
     """A task's main metric with its standard error; the change in points, or as a share where low is good."""
     dense, pruned = (_with_error(score["value"][name], score["stderr"][name]) for name in ("dense", "pruned"))
-    return f"{score['task']}, {score['metric']}", dense, pruned, _task_change(score)
-
-
-def _task_change(score: dict[str, Any]) -> str:
-    values = score["value"]
-    if None in values.values():
-        return NOT_FINITE
-    if score["higher_is_better"]:
-        return f"{values['pruned'] - values['dense']:+.3f}"
-    return f"{(values['pruned'] - values['dense']) / values['dense']:+.1%}" if values["dense"] else "–"
+    return f"{score['task']}, {score['metric']}", dense, pruned, task_change(score)
 
 
 def _with_error(value: float | None, error: float | None) -> str:
@@ -88,6 +79,7 @@ def as_markdown(summary: dict[str, Any], checkpoint: str, page: str) -> str:
     """The headline table with links for Prefect's run page; `page` is where the report lies, a path or an address."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
+    lines += [f"\n{note}" for note in [noted(row[-1] for row in rows(summary))] if note]
     lines += [f"\n**Warning**: {warning}" for warning in summary.get("warnings", [])]
     places = f"- checkpoint: `{checkpoint}`\n- report: {_linked(page)}\n- run: `{summary['run_id']}`\n"
     return f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\n{places}"
@@ -111,6 +103,7 @@ def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
         return
     console = Console()
     console.print(as_table(result))
+    print_note(console, (row[-1] for row in rows(result)))
     print_warnings(result, console)
     layers, mixers = result["layers"], result["layers"]["computed"] + result["layers"]["cached"]
     every = result.get("decoder_layers", mixers)
@@ -119,6 +112,12 @@ def print_summary(result: dict[str, Any], *, as_json: bool) -> None:
     console.print(f"layers: {some}{done}")
     console.print(f"checkpoint: {result['checkpoint']}", soft_wrap=True, highlight=False)
     console.print(f"summary page: {result['page']}", soft_wrap=True, highlight=False)
+
+
+def print_note(console: Console, cells: Iterable[str]) -> None:
+    """What the cells of a table don't say for themselves."""
+    if note := noted(cells):
+        console.print(Text(note), soft_wrap=True)
 
 
 def print_warnings(result: dict[str, Any], console: Console) -> None:
@@ -130,7 +129,8 @@ def print_warnings(result: dict[str, Any], console: Console) -> None:
 def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
     names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
     some = ("decoder_layers", "tasks", "warnings")
-    return {name: result[name] for name in names} | {name: result[name] for name in some if name in result}
+    found = {name: result[name] for name in names} | {name: result[name] for name in some if name in result}
+    return found | {"perplexity_rise": rise(result["perplexity"]), "perplexity_rise_stderr": error_of_rise(result)}
 
 
 def print_layers(title: str, layers: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """`ghost sweep`: every combination of models, methods and sparsities as a run of its own, and one table of them all."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,9 @@ from flows.arguments import AsJson, EndpointUrl, numbers, split
 from flows.console import Drawn
 from flows.options import command_options
 from flows.prefect_server import with_prefect_server
-from ghost.report.figures import in_form
+from flows.summary import print_note
+from ghost.report.figures import NO_DIFFERENCE, in_form, with_noise
+from ghost.significance import is_noise
 from tasks.sweep.settings import DEFAULTS, RunOptions, make_sweep
 from tasks.wording import layers_in_words
 
@@ -111,6 +114,9 @@ def print_sweep(result: dict[str, Any]) -> None:
     console = Console()
     for title, rows in _tables(result["cells"]).items():
         console.print(Text(title), _table(rows), sep="\n", soft_wrap=True, highlight=False)
+        print_note(console, map(_rise, rows))
+        for line in _ties(rows):
+            console.print(Text(line), soft_wrap=True, highlight=False)
     for name, why in result["failed"].items():
         console.print(Text(f"failed: {name}: {why}"), soft_wrap=True, highlight=False)
     console.print(f"page: {result['page']}", soft_wrap=True, highlight=False)
@@ -142,7 +148,20 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _ties(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Where the best of a sparsity may as well be another method."""
+    for share in sorted({row["sparsity"] for row in rows}):
+        of = [row for row in rows if row["sparsity"] == share]
+        names = [row["method"] for row in of if is_noise(row["over_best"], row["over_best_stderr"])]
+        if names:
+            yield f"at {share:g}: {NO_DIFFERENCE} between the best of all cells and {', '.join(names)}"
+
+
+def _rise(row: dict[str, Any]) -> str:
+    return with_noise(row["rise"], row["rise_stderr"], "{:+.1%}")
+
+
 def _figure(row: dict[str, Any] | None) -> str:
     if row is None or row["rise"] is None:
         return "-" if row is None else in_form(row["perplexity"], "{:.3f}")
-    return f"{row['perplexity']:.3f} ({row['rise']:+.1%})"
+    return f"{row['perplexity']:.3f} ({_rise(row)})"

@@ -137,7 +137,8 @@ def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
 def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     prompts = _prompts(opened)
     total = len(opened.stacks) * _tokens(prompts)
-    yield from recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    scores = recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    yield from recall.recall_rows(scores)
 
 
 def _prompts(opened: Assessment) -> dict[tuple[int, int], recall.Prompts]:

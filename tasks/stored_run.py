@@ -1,6 +1,7 @@
 """A run in the store, looked at and not continued: of this format version, or of an earlier one that is still read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,13 +13,14 @@ from artifacts.folders import open_folder
 from artifacts.keys import RUNS, PruningKeys, RunKeys
 from artifacts.manifest import read_manifest
 from artifacts.marker import MARKER
-from artifacts.schemas import READABLE, SELECTION, STATS
+from artifacts.schemas import READABLE, SAMPLES, SELECTION, STATS
 from artifacts.store import Store, open_store
 from artifacts.tables import decode
 from ghost.export import PROVENANCE
+from ghost.report.paired_runs import Figure, Sampled, Samples
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
-from tasks.tables import selection_from, statistics_from
+from tasks.tables import samples_from, selection_from, statistics_from
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class StoredRun:
     def provenance(self) -> dict[str, Any]:
         """ghost.json of its checkpoint. Raises MissingArtifact for a run that is not finished."""
         return json.loads(self.get(f"{self.keys.checkpoint}/{PROVENANCE}"))
+
+    def samples(self, seen: Mapping[str, Mapping[str, Any]] | None = None) -> Samples:
+        """What the pruned model's figures are means of; empty for a run of before it was kept. `seen` says by part what
+        another run must have been given to have seen the same: nothing more, where it is known that it has."""
+        found: dict[Figure, Sampled] = {}
+        for key in (self.keys.samples, self.keys.documents):
+            if key in self.files:
+                found |= samples_from(decode(self.get(key), SAMPLES), seen or {})
+        return found
 
     def get(self, key: str) -> bytes:
         """One of the files that its manifest lists."""

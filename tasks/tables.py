@@ -1,16 +1,20 @@
 """Between ghost's tensors and the artifact tables of a layer."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ghost.report.paired_runs import Figure, Sampled
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
 
 MEASURED = ("controllability", "observability", "energy", "gradient", "fisher", "rank")
+FIGURE = ("part", "case", "metric")
 MATRICES = ("coupling", "controllability_gramian", "observability_gramian")
 
 
@@ -60,6 +64,18 @@ def selection_columns(layer: int, selection: Selection) -> dict[str, Any]:
 def selection_from(table: pa.Table) -> Selection:
     """What `selection_columns` was given."""
     return Selection(_grid(table, "saliency"), _grid(table, "kept"))
+
+
+def samples_from(table: pa.Table, seen: Mapping[str, Mapping[str, Any]]) -> dict[Figure, Sampled]:
+    """The pruned model's samples by figure; `seen` says by part what another run must have been given to have the
+    same."""
+    values = table["pruned"].to_numpy(zero_copy_only=False)  # null where it is not finite: nan
+    sizes = table["tokens"].to_numpy()
+    found, start = dict[Figure, Sampled](), 0
+    for figure, group in groupby(zip(*(table[name].to_pylist() for name in FIGURE), strict=True)):
+        rows = slice(start, start := start + sum(1 for _ in group))
+        found[figure] = Sampled(values=values[rows], sizes=sizes[rows], seen=seen.get(figure[0], {}))
+    return found
 
 
 def token_columns(tokens_bl: Tensor) -> dict[str, Any]:

@@ -13,7 +13,7 @@ KEYS = RunKeys("0123456789abcdef")
 
 def test_the_keys_of_a_run_are_the_documented_layout() -> None:
     within = [KEYS.run, KEYS.checkpoint, KEYS.evaluation, KEYS.benchmarks, KEYS.report, KEYS.manifest, KEYS.timings]
-    within += [KEYS.stage("export")]
+    within += [KEYS.stage("export"), KEYS.samples, KEYS.documents]
     assert [key.removeprefix("runs/0123456789abcdef/") for key in within] == [
         "run.json",
         "checkpoint",
@@ -23,6 +23,8 @@ def test_the_keys_of_a_run_are_the_documented_layout() -> None:
         "manifest.json",
         "timings.json",
         "stages/export.json",
+        "evaluation/samples.parquet",
+        "evaluation/documents.parquet",
     ]
 
 

@@ -1,7 +1,9 @@
 """`ghost compare` on runs of a tiny model, and the page by itself."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import pytest
 from ghost.report import ComparedRun, overlaps, render_comparison
 from ghost.report.comparison_page import run_labels
 from ghost.report.overlap import by_chance, jaccard
+from ghost.report.paired_runs import NO_SAMPLES, OTHER_SAMPLES, PERPLEXITY, Sampled
+from ghost.report.table import BLANK
+from tasks.store.comparison import compare_runs
 from tests.by_hand import small_settings, through_layers, through_report
 from tests.report_samples import NASTY, Page, page_data, summary, table_rows
 
@@ -18,21 +23,28 @@ pytest_plugins = ["tests.refusals"]
 Execute = Callable[..., tuple[Any, str, str]]
 
 
-def compared(kept: list[int], source: str = "a", layers: int = 2, **changes: Any) -> ComparedRun:
-    """A run that keeps these of 4 channels in every layer."""
+def compared(
+    kept: list[int], source: str = "a", layers: int = 2, samples: np.ndarray | None = None, **changes: Any
+) -> ComparedRun:
+    """A run that keeps these of 4 channels in every layer, and has these nats in windows of 100 tokens."""
     kept_gn = np.isin(np.arange(4), kept).reshape(1, 4)
-    return ComparedRun(summary=summary(**changes), source=source, kept=dict.fromkeys(range(layers), kept_gn))
+    nats = {} if samples is None else {PERPLEXITY: Sampled(values=samples, sizes=np.full(len(samples), 100))}
+    chosen = dict.fromkeys(range(layers), kept_gn)
+    return ComparedRun(summary=summary(**changes), source=source, kept=chosen, samples=nats)
+
+
+def finished(folder: Path, **settings: Any) -> str:
+    """The id of a finished run."""
+    run = through_report(small_settings(folder, **settings))
+    run.finish()
+    return run.keys.run_id
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Two finished runs, and one whose report is missing; the store and the three ids."""
     folder = tmp_path_factory.mktemp("compared")
-    ids = []
-    for method, recovery in (("ghost", "lstsq"), ("random", "none")):
-        run = through_report(small_settings(folder, method=method, recovery=recovery))
-        run.finish()
-        ids.append(run.keys.run_id)
+    ids = [finished(folder, method=m, recovery=r) for m, r in (("ghost", "lstsq"), ("random", "none"))]
     unfinished = through_layers(small_settings(folder, method="magnitude")).keys.run_id
     return folder / "store", [*ids, unfinished]
 
@@ -63,6 +75,53 @@ def test_json_has_figures_and_overlap(store: tuple[Path, list[str]], execute: Ex
     (overlap,) = told["overlap"]
     assert overlap["runs"] == [first, second] and len(overlap["layers"]) == 2
     assert told["page"] == str(tmp_path / "x")
+
+
+def test_two_runs_are_compared_by_the_same_windows_and_prompts(
+    store: tuple[Path, list[str]], execute: Execute, tmp_path: Path
+) -> None:
+    place, (first, second, _) = store
+    other = finished(place.parent, method="magnitude", window=64)
+    code, printed, _ = execute(["compare", first, second, other, f"--store={place}", f"--out={tmp_path / 'x'}"])
+    assert code == 0 and printed.count(OTHER_SAMPLES["perplexity"]) == 1
+    nlls = [
+        json.loads((place / "runs" / run / "evaluation" / "results.json").read_text())["nll"] for run in (first, second)
+    ]
+    _, printed, _ = execute(["compare", first, second, other, f"--store={place}", f"--out={tmp_path / 'x'}", "--json"])
+    told = json.loads(printed)
+    changes = {(*c["runs"], c["part"], c["case"], c["metric"]): c for c in told["changes"]}
+    found = changes[first, second, "perplexity", "", "nats"]
+    assert found["change"] == pytest.approx(math.expm1(nlls[1]["pruned"] - nlls[0]["pruned"])) and found["stderr"] > 0
+    assert found["beyond_noise"] == (abs(found["change"]) >= 2 * found["stderr"])
+    assert changes[first, other, "perplexity", "", "nats"]["why_not"] == OTHER_SAMPLES["perplexity"]
+    recall = [change for key, change in changes.items() if key[2] == "recall"]
+    assert len(recall) == 3 * 3 and all(change["why_not"] is None for change in recall), "the prompts are the same"
+    assert all(run["perplexity_rise_stderr"] > 0 for run in told["runs"])
+    rows = table_rows((tmp_path / "x").read_text(), "Runs")
+    assert [row[7] for row in rows][::2] == [BLANK, OTHER_SAMPLES["perplexity"]] and "±" in rows[1][7]
+    assert len(table_rows((tmp_path / "x").read_text(), "Recall and tasks")) == 3
+
+
+def test_a_run_of_before_samples_were_kept_says_so(store: tuple[Path, list[str]]) -> None:
+    place, (first, second, _) = store
+    runs = compare_runs(str(place), [first, second])
+    older = replace(runs[0], samples={})
+    assert OTHER_SAMPLES["perplexity"] not in render_comparison([older, runs[1]])
+    assert [row[7] for row in table_rows(render_comparison([older, runs[1]]), "Runs")] == [BLANK, NO_SAMPLES]
+
+
+def test_the_best_of_a_state_size_may_be_a_matter_of_noise() -> None:
+    draws = np.random.default_rng(0)
+    runs = [
+        compared([0], run_id=str(i) * 16, method=method, perplexity={"dense": 20.0, "pruned": 21.0 + i},
+                 samples=draws.normal(300, 1, 50) + loss)
+        for i, (method, loss) in enumerate([("ghost", 0.0), ("random", 0.0), ("magnitude", 9.0)])
+    ]  # fmt: skip
+    text = Page(render_comparison(runs)).text
+    assert (
+        "+10.0% perplexity with random 62.5% (no difference beyond noise), +15.0% perplexity with magnitude 62.5%."
+        in text
+    )
 
 
 def test_unknown_unfinished_and_single_runs_are_refused_in_one_line(

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import lm_eval.tasks
@@ -18,6 +19,7 @@ from ghost.checkpoint.source import DEMO, open_checkpoint
 from ghost.errors import EvaluationError, SettingsError
 from ghost.evaluation.decode import stock_model
 from ghost.evaluation.harness import DEFAULT, benchmark_manager, parse_benchmarks, run_benchmarks
+from ghost.evaluation.rows import of_benchmarks, side_by_side
 from ghost.evaluation.stack_module import StackModule
 from ghost.evaluation.tasks.local_files import detokenized, pages, passages, word_and_byte_perplexity
 from tests.models import make_model, open_stack
@@ -114,6 +116,28 @@ def test_a_stack_is_measured_as_the_stock_model_is(tmp_path: Path, lambada: Path
 def test_a_stack_generates_nothing():
     with pytest.raises(NotImplementedError, match=r"not measured with --state-dtype; leave them out$"):
         StackModule(open_stack(DEMO)).generate()
+
+
+def test_documents_are_those_that_a_figure_is_the_mean_of(lambada: Path) -> None:
+    metrics = evaluated(f"local_lambada:{lambada}", limit=3)["local_lambada"]["metrics"]
+    assert len(metrics["acc"]["documents"]) == 3 and fmean(metrics["acc"]["documents"]) == metrics["acc"]["value"]
+    assert metrics["perplexity"]["documents"] == [], "it is no mean of what documents got"
+
+
+@pytest.mark.parametrize(("better", "scale"), [(True, 1.0), (False, 2.0)])
+def test_the_loss_of_a_task_has_the_error_of_its_pairs(better: bool, scale: float) -> None:
+    documents = {"dense": [1.0, 3.0, 2.0, 2.0], "pruned": [1.0, 2.5, 1.5, 2.0]}
+    found = {
+        name: {"task": {"metrics": {"m": {"value": fmean(of), "stderr": 0.4, "higher_is_better": better,
+                                          "documents": of}}, "main": "m", "samples": 4, "version": 1}}
+        for name, of in documents.items()
+    }  # fmt: skip
+    (score,), rows = side_by_side(found), list(of_benchmarks(found))
+    assert rows[-1]["model"] == "change" and rows[-1]["stderr"] == pytest.approx(stdev([0, -0.5, -0.5, 0]) / 2)
+    assert score["loss_stderr"] == pytest.approx(rows[-1]["stderr"] / scale)
+    for of in found.values():
+        of["task"]["metrics"]["m"]["documents"] = []
+    assert side_by_side(found)[0]["loss_stderr"] is None and list(of_benchmarks(found))[-1]["stderr"] is None
 
 
 def test_passages_may_hold_any_line_separator_of_unicode(tmp_path: Path):

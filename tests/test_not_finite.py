@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from artifacts.schemas import EVALUATION
+from flows.compare_command import _rows as compared_rows
 from flows.compare_command import _table as compared_table
 from flows.summary import as_markdown, as_table, headline, print_summary
 from flows.sweep_command import print_sweep
@@ -122,8 +123,8 @@ def test_a_rise_from_or_to_no_number_is_over_every_limit(dense: float | None, pr
 def task_scores(**figures: dict[str, Any]) -> list[dict[str, Any]]:
     found = {
         model: {
-            "a task": {"metrics": {"ppl": {"stderr": None, "higher_is_better": False} | figure}, "main": "ppl",
-                       "samples": 3, "version": 1}
+            "a task": {"metrics": {"ppl": {"stderr": None, "higher_is_better": False, "documents": []} | figure},
+                       "main": "ppl", "samples": 3, "version": 1}
         }
         for model, figure in figures.items()
     }  # fmt: skip
@@ -169,7 +170,7 @@ def test_a_comparison_shows_it_last(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     told = machine_readable(runs)
     assert strict(json.dumps(told))["runs"][0]["perplexity_rise"] is None
-    Console(width=200).print(compared_table(told["runs"]))
+    Console(width=200).print(compared_table(compared_rows(told)))
     assert NOT_FINITE in capsys.readouterr().out
     page = render_comparison(runs)
     assert page.index("+20.0% perplexity") < page.index(f"perplexity {NOT_FINITE}")

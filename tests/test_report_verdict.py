@@ -103,6 +103,11 @@ def test_task_without_clear_loss() -> None:
     assert verdict(run(tasks={"scores": scores}))[-1] == "No clear loss on piqa, arc."
 
 
+def test_a_loss_over_the_same_documents_goes_by_its_pairs() -> None:
+    assert "Worse on piqa" in verdict(run(tasks={"scores": [task(0.7, 0.65, error=0.04, loss_stderr=0.01)]}))[-1]
+    assert "No clear loss" in verdict(run(tasks={"scores": [task(0.7, 0.65, error=0.001, loss_stderr=0.04)]}))[-1]
+
+
 def test_task_judged_by_perplexity_loses_by_a_share() -> None:
     low = {"higher_is_better": False, "metric": "word_perplexity"}
     assert verdict(run(tasks={"scores": [task(20, 20.1, None, loss=0.005, **low)]}))[-1].startswith("No clear loss")

@@ -105,6 +105,7 @@ def test_damage_is_found_and_mended_and_only_what_is_damaged_is_done_again(tmp_p
     redone = {
         "stages/export.json": export, "stages/evaluation.json": evaluation, "checkpoint/model.safetensors": export,
         "checkpoint/config.json": export, "checkpoint/tokenizer.json": export, "evaluation/results.json": evaluation,
+        "evaluation/samples.parquet": evaluation,
         "checkpoint/README.md": set(), "checkpoint/ghost.json": set(), "report/index.html": set(),
     }  # fmt: skip
     for name, tasks in redone.items():
@@ -148,4 +149,4 @@ def assert_records_follow_the_layers(run: ByHand) -> None:
     assert evaluation["chain"] == run.store.sha256(run.keys.stage("export"))
     stored = {key.removeprefix(f"{run.keys.root}/") for key in run.store.list(f"{run.keys.checkpoint}/")}
     assert set(export["files"]) == stored - {"checkpoint/README.md", "checkpoint/ghost.json"}
-    assert set(evaluation["files"]) == {"evaluation/results.json"}
+    assert set(evaluation["files"]) == {"evaluation/results.json", "evaluation/samples.parquet"}

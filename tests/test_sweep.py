@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import correlation
 from typing import Any
@@ -11,12 +12,11 @@ import pytest
 
 from artifacts.store import open_store
 from ghost.errors import SettingsError
-from ghost.evaluation.perplexity import Perplexity
 from ghost.report.sweep_page import render_sweep
 from ghost.report.sweep_rows import fixed, lines
 from ghost.settings import RunSettings
 from tasks.run.cost import forget_peak, peak_bytes, read_cost
-from tasks.run.dense_score import keep_dense
+from tasks.run.dense_score import find_dense, keep_dense
 from tasks.run.open import open_run
 from tasks.sweep.settings import RunOptions, make_sweep
 from tests.by_hand import through_layers
@@ -91,7 +91,10 @@ def test_the_dense_score_is_computed_once_and_taken_only_whole(bench: Bench, tmp
     record.write_bytes(whole[:digit] + (b"1" if whole[digit : digit + 1] != b"1" else b"2") + whole[digit + 1 :])
     assert dense_perplexity(given, sparsity=0.75) == first
     assert record.read_bytes() == whole, "a damaged score is computed again"
-    keep_dense(open_run(RunSettings.make(**given, sparsity=0.25)), Perplexity(7.5, 2.0, 10, 128, (20.0,)))
+    run = open_run(RunSettings.make(**given, sparsity=0.25))
+    score = find_dense(run)
+    assert score is not None
+    keep_dense(run, replace(score, perplexity=7.5))
     assert dense_perplexity(given, sparsity=0.25) == 7.5, "a score that is there is taken"
     assert dense_perplexity(given, sparsity=0.25, window=64) != 7.5, "another window"
     seconds, peak = read_cost(open_store(tmp_path / "store"), open_run(RunSettings.make(**given, sparsity=0.5)).pruning)

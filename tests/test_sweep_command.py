@@ -80,6 +80,11 @@ def test_the_rows_are_in_the_store_described_and_those_of_the_runs(swept: Any, b
         figures = json.loads((store / "runs" / row["run_id"] / "evaluation" / "results.json").read_text())
         assert [row["perplexity_dense"], row["perplexity"]] == list(figures["perplexity"].values())
         assert row["rise"] == row["perplexity"] / row["perplexity_dense"] - 1
+        assert row["rise_stderr"] == figures["nll_change_stderr"] * (1 + row["rise"]) > 0
+        best = min(cell["perplexity"] for cell in result["cells"] if cell["sparsity"] == row["sparsity"])
+        assert (row["over_best"] is None) == (row["perplexity"] == best)
+        if row["over_best"] is not None:
+            assert row["over_best"] == pytest.approx(row["perplexity"] / best - 1) and row["over_best_stderr"] > 0
         assert (row["d_state"], row["kept"]) == ((16, 32) if row["sparsity"] == 0.5 else (8, 16))
         assert row["seconds"] > 0 and row["peak_memory_bytes"] > 50e6
     assert len({row["perplexity_dense"] for row in result["cells"]}) == 1 == len(list((store / "dense").iterdir()))

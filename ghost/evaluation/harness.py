@@ -4,11 +4,12 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -113,8 +114,8 @@ def _check_installed(*modules: str) -> None:
 def run_benchmarks(
     model: Any, tokenizer: Any, tasks: BenchmarkList, *, manager: Any, limit: int | None, seed: int, batch: int
 ) -> dict[str, dict[str, Any]]:
-    """By task: its metrics as {value, stderr (None where lm-eval has none), higher_is_better}, the name of the main
-    one, samples and version.
+    """By task: its metrics as {value, stderr (None where lm-eval has none), higher_is_better, documents (the figure of
+    each, where the value is their mean)}, the name of the main one, samples and version.
 
     `model` is one of stock transformers. EvaluationError where lm-eval fails, as with a data set it can't download.
     """
@@ -128,7 +129,7 @@ def run_benchmarks(
             found = simple_evaluate(
                 model=language_model(pretrained=model, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=batch),
                 tasks=list(tasks.names), task_manager=manager, limit=limit, bootstrap_iters=BOOTSTRAP,
-                log_samples=False, confirm_run_unsafe_code=tasks.allow_code, random_seed=seed,
+                log_samples=True, confirm_run_unsafe_code=tasks.allow_code, random_seed=seed,
                 numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
             )  # fmt: skip
     except Exception as error:
@@ -166,15 +167,25 @@ def _in_check(allow_code: bool) -> Iterator[None]:
 def _task(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """lm-eval keys metrics as `acc,none` and `acc_stderr,none`; filters other than none stay in the name."""
     raw, metrics, better = found["results"][name], {}, found["higher_is_better"].get(name, {})
+    documents = sorted(found["samples"].get(name, ()), key=lambda document: document["doc_id"])
     for key, value in raw.items():
         metric, comma, kind = key.partition(",")
         if comma and not metric.endswith("_stderr"):
             stderr = raw.get(f"{metric}_stderr,{kind}")
             figure = {"value": float(value), "stderr": finite(stderr) if isinstance(stderr, float) else None}
             # None where lm-eval does not say, which it does for what is lost: perplexities, bits, errors
-            metrics[metric if kind == "none" else key] = figure | {"higher_is_better": better.get(metric) is not False}
+            figure |= {"higher_is_better": better.get(metric) is not False}
+            figure["documents"] = _documents(documents, metric, kind, figure["value"])
+            metrics[metric if kind == "none" else key] = figure
     samples, version = found.get("n-samples", {}).get(name, {}).get("effective"), found["versions"].get(name)
     return {"metrics": metrics, "main": _main(metrics), "samples": samples, "version": version}
+
+
+def _documents(documents: Sequence[Mapping[str, Any]], metric: str, kind: str, mean: float) -> list[float]:
+    """What each document got, in lm-eval's order; empty for a figure that is not the mean of that."""
+    found = [document[metric] for document in documents if document["filter"] == kind and metric in document]
+    plain = bool(found) and all(isinstance(figure, bool | int | float) for figure in found)
+    return [*map(float, found)] if plain and math.isclose(fmean(found), mean, rel_tol=1e-9) else []
 
 
 def _main(metrics: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from ghost.errors import CorpusError
 from ghost.evaluation.forward import TOKENS_PER_SWEEP
 from ghost.evaluation.rows import exp, finite
 from ghost.likelihood import nlls
-from ghost.ssd import STATISTICS
+from ghost.significance import paired
 from ghost.stack import Stack
 from ghost.stream import batches
 from ghost.team import ALONE, Team
@@ -50,15 +50,15 @@ class Perplexity:
         return asdict(self) | figures | {"window_nats": [*map(finite, self.window_nats)]}
 
     def error_of_change(self, other: "Perplexity") -> float | None:
-        """Standard error of `other.nll - self.nll`, both of one text: windows are the samples, in pairs, and stand for
-        the text as they are long. None of one window, and where a figure is not finite."""
-        count = len(self.window_nats)
-        targets = torch.full((count,), float(self.window))
-        targets[-1:] = self.tokens - self.window * (count - 1)
-        ours, others = (torch.tensor(score.window_nats, dtype=STATISTICS) for score in (self, other))
-        beside = others - ours - (other.nll - self.nll) * targets
-        variance = float(beside.square().sum()) / (count - 1) * count if count > 1 else math.nan
-        return finite(math.sqrt(variance) / self.tokens)
+        """Standard error of `other.nll - self.nll`, both of one text: windows are the samples, in pairs. None of one
+        window, and where a figure is not finite."""
+        return paired(self.window_nats, other.window_nats, self.window_tokens)[1]
+
+    @property
+    def window_tokens(self) -> list[int]:
+        """How many tokens of each window are predicted; the last may be shorter."""
+        whole = len(self.window_nats) - 1
+        return [self.window] * whole + [self.tokens - self.window * whole]
 
 
 @torch.inference_mode()

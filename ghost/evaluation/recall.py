@@ -28,6 +28,9 @@ PROTOCOL = (
     "1/pairs); log_likelihood of the right value in nats (chance -ln vocabulary); the same prompts for every model"
 )
 
+Scores = dict[str, dict[str, dict[str, list[float]]]]
+"""A figure for each prompt, by case, metric and model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
@@ -107,13 +110,21 @@ def _seed(*parts: int) -> int:
 
 def compared(
     stacks: Mapping[str, Stack], prompts: Mapping[tuple[int, int], Prompts], progress: Callable[[int], None] | None
-) -> Iterator[Row]:
-    """The rows of all models on the same prompts, which go by their pairs and their distance."""
+) -> Scores:
+    """What all models make of the same prompts, which go by their pairs and their distance."""
+    found: Scores = {}
     for (pairs, distance), made in prompts.items():
         scores = {name: recall(stack, made, progress) for name, stack in stacks.items()}
-        for metric in METRICS:
-            by_model = {name: score[metric] for name, score in scores.items()}
-            yield from sampled("recall", f"{pairs} pairs, distance {distance}", metric, by_model)
+        found[f"{pairs} pairs, distance {distance}"] = {
+            metric: {name: score[metric].tolist() for name, score in scores.items()} for metric in METRICS
+        }
+    return found
+
+
+def recall_rows(scores: Scores) -> Iterator[Row]:
+    for case, by_metric in scores.items():
+        for metric, by_model in by_metric.items():
+            yield from sampled("recall", case, metric, by_model)
 
 
 def possible(words: Words, pairs: Iterable[int]) -> list[int]:

@@ -1,10 +1,13 @@
 """Results as rows: one figure of one model in one case, with its standard error, and the change between two models."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from ghost.significance import mean_with_error, paired
 
 Row = dict[str, Any]
 """part, case, metric, model, value (None where it is not finite), stderr (None where there is none)."""
@@ -15,16 +18,15 @@ RELATIVE = ("perplexity", "word_perplexity", "byte_perplexity", "tokens_per_seco
 """Metrics whose change is a share of the first model's value; of the others it is the difference."""
 
 
-def sampled(part: str, case: str, metric: str, scores: Mapping[str, Tensor]) -> list[Row]:
+def sampled(part: str, case: str, metric: str, scores: Mapping[str, ArrayLike]) -> list[Row]:
     """Means over samples (b,) by model, with standard errors; the change's is of the paired differences."""
-    rows = [_row(part, case, metric, model, *_mean(score)) for model, score in scores.items()]
+    rows = [_row(part, case, metric, model, *mean_with_error(score)) for model, score in scores.items()]
     if len(scores) == 2:
-        first, second = scores.values()
-        rows.append(_row(part, case, metric, CHANGE, *_mean(second - first)))
+        rows.append(_row(part, case, metric, CHANGE, *paired(*scores.values())))
     return rows
 
 
-def perplexities(part: str, case: str, nlls: Mapping[str, Tensor]) -> list[Row]:
+def perplexities(part: str, case: str, nlls: Mapping[str, ArrayLike]) -> list[Row]:
     """Perplexity by model for negative log-likelihoods (b,) in nats, the errors carried through the exponential."""
     rows = []
     for row in sampled(part, case, "perplexity", nlls):
@@ -46,13 +48,15 @@ def _risen(nats: float | None) -> float | None:
     return None if nats is None else finite(exp(nats) - 1)
 
 
-def measured(part: str, case: str, metric: str, values: Mapping[str, tuple[float, float | None]]) -> list[Row]:
-    """(value, stderr) by model as somebody else gives them; the change has no error, for the pairing is not known."""
+def measured(
+    part: str, case: str, metric: str, values: Mapping[str, tuple[float, float | None]], error: float | None = None
+) -> list[Row]:
+    """(value, stderr) by model as somebody else gives them; `error` is the change's, where the pairs are known."""
     rows = [_row(part, case, metric, model, *value) for model, value in values.items()]
     if len(values) == 2:
         (first, _), (second, _) = values.values()
         change = divided(second, first) - 1 if metric in RELATIVE else second - first
-        rows.append(_row(part, case, metric, CHANGE, change, None))
+        rows.append(_row(part, case, metric, CHANGE, change, error))
     return rows
 
 
@@ -62,14 +66,21 @@ def of_benchmarks(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
         for metric in scores["metrics"]:
             by_model = {name: by_task[task]["metrics"][metric] for name, by_task in found.items()}
             pairs = {name: (figure["value"], figure["stderr"]) for name, figure in by_model.items()}
-            yield from measured("task", task, metric, pairs)
+            error = _error_of_change(list(by_model.values())) if metric not in RELATIVE else None
+            yield from measured("task", task, metric, pairs, error)
+
+
+def _error_of_change(figures: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of two models' means over the same documents; None of others."""
+    both = [figure["documents"] for figure in figures]
+    return paired(*both)[1] if len(both) == 2 and all(both) else None
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What `harness.run_benchmarks` found for `dense` and `pruned`: one plain object per task and metric.
 
     task, metric, main (whether the task is judged by it), higher_is_better, samples, version, value and stderr as
-    {dense, pruned}, and loss; None for values and losses that are not finite.
+    {dense, pruned}, loss, and loss_stderr over documents in pairs; None for what is not finite or not known.
     """
     return [_beside(task, metric, found) for task, scores in found["dense"].items() for metric in scores["metrics"]]
 
@@ -89,7 +100,14 @@ def _beside(task: str, metric: str, found: Mapping[str, Mapping[str, Any]]) -> d
         "value": {name: finite(figure) for name, figure in value.items()},
         "stderr": {name: figure["stderr"] for name, figure in figures.items()},
         "loss": finite(loss(value["dense"], value["pruned"], higher_is_better=better)),
+        "loss_stderr": _error_of_loss(figures, value["dense"], higher_is_better=better),
     }
+
+
+def _error_of_loss(figures: Mapping[str, Mapping[str, Any]], dense: float, *, higher_is_better: bool) -> float | None:
+    """In the unit of the loss."""
+    error = _error_of_change(list(figures.values()))
+    return error if error is None or higher_is_better else finite(divided(error, abs(dense)))
 
 
 def loss(dense: float, pruned: float, *, higher_is_better: bool) -> float:
@@ -121,8 +139,3 @@ def divided(value: float, by: float) -> float:
 def _row(part: str, case: str, metric: str, model: str, value: float, stderr: float | None) -> Row:
     figures = {"value": finite(value), "stderr": finite(stderr)}
     return {"part": part, "case": case, "metric": metric, "model": model} | figures
-
-
-def _mean(scores: Tensor) -> tuple[float, float | None]:
-    error = scores.std().item() / math.sqrt(len(scores)) if len(scores) > 1 else None
-    return scores.mean().item(), error

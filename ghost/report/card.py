@@ -13,9 +13,11 @@ from ghost.report.figures import (
     filled,
     has_attention,
     megabytes,
+    noted,
     perplexity,
     plural,
     setting_rows,
+    task_change,
     with_error,
 )
 from ghost.report.run_form import form_of_run, method_of_run
@@ -29,17 +31,19 @@ MARKUP = re.compile(r"[\\`*_\[\]<>#|~&!]")
 
 def model_card(summary: Mapping[str, Any]) -> str:
     """The card as Markdown with YAML front matter; `summary` as for `ghost.report.page.render`."""
-    tasks = summary.get("tasks")
+    tasks, figures = summary.get("tasks"), _figures(summary)
+    task_rows = [_task_row(score) for score in tasks["scores"]] if tasks else []
     return from_template(
         "card.md.j2",
         model=_code(summary["model"]),
         went=_went(summary),
         description=_description(summary),
         warnings=[_plain(warning) for warning in summary.get("warnings", [])],
-        figures=_figures(summary),
+        figures=figures,
         native=summary.get("format") == "native",
         tasks=tasks,
-        task_rows=[_task_row(score) for score in tasks["scores"]] if tasks else [],
+        task_rows=task_rows,
+        noise_note=noted(row[-1] for row in (*figures, *task_rows)),
         projected=form_of_run(summary).carries_code,
         settings=[(name, _cell(value)) for name, value in setting_rows(summary)],
         chosen=_chosen(summary),
@@ -121,7 +125,8 @@ def _counts(pair: Mapping[str, int]) -> tuple[str, str, str]:
 
 def _task_row(score: Mapping[str, Any]) -> tuple[str, ...]:
     figures = (with_error(score["value"][side], score["stderr"][side]) for side in ("dense", "pruned"))
-    return _cell(score["task"]), _cell(score["metric"]), str(score["samples"]), *figures
+    change = task_change(score).replace("-", "−")
+    return _cell(score["task"]), _cell(score["metric"]), str(score["samples"]), *figures, change
 
 
 def _cell(text: str) -> str:

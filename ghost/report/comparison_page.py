@@ -8,22 +8,28 @@ from typing import Any
 from ghost.report.comparison_plots import heat_map, quality
 from ghost.report.document import from_template
 from ghost.report.figures import (
+    NO_DIFFERENCE,
     NOT_FINITE,
     asked,
+    error_of_rise,
+    in_form,
     megabytes,
     millions,
+    percent_change,
     perplexity,
     plural,
     rise,
     rise_of_perplexity,
-    signed_percent,
+    with_noise,
 )
 from ghost.report.overlap import ComparedRun, overlaps
-from ghost.report.table import Cell, Table, figure_cell
+from ghost.report.paired_runs import PERPLEXITY, Difference, Figure, difference, figures_of
+from ghost.report.table import BLANK, Cell, Table, figure_cell
 from ghost.report.verdict import state_words
 
 HEADINGS = (
-    "Run", "Method", "Sparsity", "Recovery", "Calibration", "Perplexity", "Rise", "State, MB", "Parameters",
+    "Run", "Method", "Sparsity", "Recovery", "Calibration", "Perplexity", "Rise", "Against the first", "State, MB",
+    "Parameters",
 )  # fmt: skip
 
 SHORT_ID = 8
@@ -39,6 +45,7 @@ def render_comparison(runs: Sequence[ComparedRun]) -> str:
         title=f"{plural(len(runs), 'run')} of {', '.join(sorted({run.summary['model'] for run in runs}))}",
         bests=list(_bests(runs, labels)),
         run_table=_table(runs),
+        figure_table=_figure_table(runs, labels),
         several_protocols=len({_protocol(run) for run in runs}) > 1,
         data={"figures": figures},
     )
@@ -73,10 +80,17 @@ def _bests(runs: Sequence[ComparedRun], labels: Sequence[str]) -> Iterator[tuple
 def _best(state: str, members: Sequence[tuple[ComparedRun, str]]) -> tuple[str, str]:
     """A sentence about the run that lost least, and one about the others."""
     ranked = sorted(members, key=lambda member: _rise_or_worse(member[0].summary))
-    best, *others = (f"{rise_of_perplexity(run.summary)} with {label}" for run, label in ranked)
+    first, *rest = ranked
+    best = f"{rise_of_perplexity(first[0].summary)} with {first[1]}"
+    others = [f"{rise_of_perplexity(run.summary)} with {label}{_but(first[0], run)}" for run, label in rest]
     if rise(ranked[0][0].summary["perplexity"]) is None:
         return f"{state}: perplexity {NOT_FINITE} with any of {len(ranked)} runs.", ""
     return f"{state}: {best}, the least of {len(ranked)}.", f"Then {', '.join(others)}."
+
+
+def _but(best: ComparedRun, run: ComparedRun) -> str:
+    """What the two figures don't say: that they may as well be the same."""
+    return f" ({NO_DIFFERENCE})" if difference(best.samples, run.samples).is_noise else ""
 
 
 def _rise_or_worse(summary: Mapping[str, Any]) -> float:
@@ -85,20 +99,44 @@ def _rise_or_worse(summary: Mapping[str, Any]) -> float:
     return math.inf if share is None else share
 
 
+def told(found: Difference, form: str = "{:+,.2%}") -> str:
+    """A difference with its error, or why there is none."""
+    return found.why_not or with_noise(found.value, found.error, form).replace("-", "−")
+
+
+def _figure_table(runs: Sequence[ComparedRun], labels: Sequence[str]) -> Table | None:
+    """Recall and tasks, a column for each run, with what it changes by from the first; None where nobody has any."""
+    figures = [figure for figure in figures_of(runs) if figure != PERPLEXITY]
+    rows = [[Cell(text=figure[1]), Cell(text=figure[2]), *_figure_cells(runs, figure)] for figure in figures]
+    return Table(caption="Recall and tasks", headings=["Case", "Metric", *labels], rows=rows) if rows else None
+
+
+def _figure_cells(runs: Sequence[ComparedRun], figure: Figure) -> Iterator[Cell]:
+    for run in runs:
+        if (found := run.samples.get(figure)) is None:
+            yield Cell(text=BLANK)
+        elif run is runs[0]:
+            yield figure_cell(found.mean, in_form(found.mean, "{:.3f}"))
+        else:
+            against = told(difference(runs[0].samples, run.samples, figure), "{:+.3f}")
+            yield figure_cell(found.mean, f"{in_form(found.mean, '{:.3f}')} ({against})")
+
+
 def _protocol(run: ComparedRun) -> tuple[Any, ...]:
     return tuple(run.summary["evaluation"][name] for name in ("corpus", "window", "tokens", "protocol"))
 
 
 def _table(runs: Sequence[ComparedRun]) -> Table:
     """With the models' names where there are several."""
-    headings, rows = list(HEADINGS), [_row(run.summary) for run in runs]
+    headings, rows = list(HEADINGS), [_row(run, runs[0]) for run in runs]
     if len({run.source for run in runs}) > 1:
         headings += ["Model"]
         rows = [[*row, Cell(text=run.summary["model"])] for row, run in zip(rows, runs, strict=True)]
     return Table(caption="Runs; the headings sort", headings=headings, rows=rows)
 
 
-def _row(summary: Mapping[str, Any]) -> list[Cell]:
+def _row(run: ComparedRun, first: ComparedRun) -> list[Cell]:
+    summary, against = run.summary, difference(first.samples, run.samples)
     calibration, share = summary["calibration"], rise(summary["perplexity"])
     ppl, state, size = (summary[name]["pruned"] for name in ("perplexity", "state_bytes", "parameters"))
     return [
@@ -108,7 +146,8 @@ def _row(summary: Mapping[str, Any]) -> list[Cell]:
         Cell(text=summary["recovery"]),
         Cell(text=f"{calibration['corpus']}, {calibration['samples']:,} × {calibration['length']:,}"),
         figure_cell(ppl, perplexity(ppl)),
-        figure_cell(share, signed_percent(share)),
+        figure_cell(share, percent_change(share, error_of_rise(summary))),
+        Cell(text=BLANK) if run is first else figure_cell(against.value, told(against)),
         Cell(text=megabytes(state), value=state),
         Cell(text=millions(size), value=size),
     ]

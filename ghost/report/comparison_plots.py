@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ghost.report.figures import is_finite, megabytes, perplexity, rise, signed_percent
+from ghost.report.figures import change_of_perplexity, is_finite, megabytes, perplexity
 from ghost.report.log_axis import perplexity_axis
 from ghost.report.overlap import ComparedRun, Overlap
 from ghost.report.plot import BLUE, COLOURS, GREY, LEGEND, axis, figure, layer_axis, layout, plain
@@ -47,7 +47,7 @@ def _method(method: str, colour: str, runs: Sequence[ComparedRun], labels: Seque
 
 def _hover(summary: Any, label: str) -> str:
     ppl, state = summary["perplexity"], summary["state_bytes"]["pruned"]
-    figures = f"perplexity {perplexity(ppl['pruned'])}, {signed_percent(rise(ppl))}<br>state {megabytes(state)} MB"
+    figures = f"perplexity {perplexity(ppl['pruned'])}, {change_of_perplexity(summary)}<br>state {megabytes(state)} MB"
     return f"{plain(label)}<br>{figures}<br>run {plain(summary['run_id'])}"
 
 

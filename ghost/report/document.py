@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from ghost.report.figures import percent, plural, signed
+from ghost.report.figures import NOISE_NOTE, percent, plural, signed
 
 TEMPLATES, STATIC = (Path(__file__).parent / name for name in ("templates", "static"))
 JSON = {"ensure_ascii": True, "separators": (",", ":"), "allow_nan": False}
@@ -41,6 +41,6 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.policies["json.dumps_kwargs"] = JSON
-    made.globals |= {"static": static, "plotly_js": get_plotlyjs}
+    made.globals |= {"static": static, "plotly_js": get_plotlyjs, "noise_meant": NOISE_NOTE}
     made.filters |= {"percent": percent, "plural": plural, "signed": signed, "sentence": _sentence}
     return made

@@ -1,11 +1,12 @@
 """Numbers and settings in words, the same on the summary page and in the model card."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from ghost.report.run_form import form_of_run
+from ghost.significance import ERRORS, is_noise
 
 RECOVERY = {
     "none": "none",
@@ -17,6 +18,10 @@ RECOVERY = {
 
 NOT_FINITE = "not finite"
 """What stands for a figure that came out infinite or as no number; such a figure is None."""
+NO_DIFFERENCE = "no difference beyond noise"
+NOISE = "noise"
+"""The same in a table's cell, beside the figure and its error."""
+NOISE_NOTE = f"{NOISE}: {NO_DIFFERENCE}, that is less than {ERRORS:g} standard errors."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,34 @@ def change(pair: Mapping[str, float | None]) -> str:
     return "unchanged" if share == 0 else signed_percent(share)
 
 
+def with_noise(value: float | None, error: float | None, form: str) -> str:
+    """A change in this form with its standard error, and the word for it where that may as well be all that it is:
+    `+7.2% ± 0.2%`, `+0.1% ± 0.2%, noise`."""
+    text = in_form(value, form)
+    if not is_finite(value) or error is None:
+        return text
+    noise = f", {NOISE}" if is_noise(value, error) else ""
+    return f"{text} ± {_error(error, form)}{noise}"
+
+
+def _error(error: float, form: str) -> str:
+    """In the form of its figure, or to one digit where that shows none."""
+    text = form.replace("+", "").format(error)
+    if error and not text.strip("0.%"):
+        return f"{100 * error:.1g}%" if "%" in form else f"{error:.1g}"
+    return text
+
+
+def noted(cells: Iterable[str]) -> str:
+    """What the word for noise means, where one of the cells has it; otherwise nothing."""
+    return NOISE_NOTE if any(cell.endswith(f", {NOISE}") for cell in cells) else ""
+
+
+def percent_change(share: float | None, error: float | None, digits: int = 2) -> str:
+    """As `with_noise`, with a true minus."""
+    return with_noise(share, error, f"{{:+,.{digits}%}}").replace("-", "−")
+
+
 def error_of_rise(summary: Mapping[str, Any]) -> float | None:
     """Standard error of the rise of perplexity, as a share of the dense model's; None where it is not known, as of runs
     before it was measured."""
@@ -106,8 +139,8 @@ def error_of_rise(summary: Mapping[str, Any]) -> float | None:
 
 def change_of_perplexity(summary: Mapping[str, Any]) -> str:
     """The rise in words with its standard error: `+7.19% ± 0.21%`."""
-    error = error_of_rise(summary)
-    return change(summary["perplexity"]) + ("" if error is None else f" ± {error:.2%}")
+    share = rise(summary["perplexity"])
+    return "unchanged" if share == 0 else percent_change(share, error_of_rise(summary))
 
 
 def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
@@ -119,6 +152,17 @@ def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
 def signed_percent(share: float | None, digits: int = 2) -> str:
     """`+1.20%`, `−50.00%`."""
     return in_form(share, f"{{:+,.{digits}%}}").replace("-", "−")
+
+
+def task_change(score: Mapping[str, Any]) -> str:
+    """What a task's metric changed by, with its standard error over the documents where that is known: in the metric's
+    own unit where it should be high, as a share of the dense value otherwise."""
+    dense, pruned = score["value"]["dense"], score["value"]["pruned"]
+    if not is_finite(dense) or not is_finite(pruned):
+        return NOT_FINITE
+    if score["higher_is_better"]:
+        return with_noise(pruned - dense, score.get("loss_stderr"), "{:+.3f}")
+    return with_noise((pruned - dense) / abs(dense), score.get("loss_stderr"), "{:+.1%}") if dense else "–"
 
 
 def with_error(value: float | None, error: float | None) -> str:

@@ -1,12 +1,13 @@
 """How far two runs of one model agree on the channels to keep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from ghost.report.paired_runs import Samples
 from ghost.report.run_form import form_of_run
 
 
@@ -14,13 +15,14 @@ from ghost.report.run_form import form_of_run
 class ComparedRun:
     """A finished run beside others.
 
-    `summary` is as for `ghost.report.page.render`, `source` the digest of the dense model, and `kept` says by
-    layer which channels stayed, bool (n_groups, d_state).
+    `summary` is as for `ghost.report.page.render`, `source` the digest of the dense model, `kept` says by layer which
+    channels stayed, bool (n_groups, d_state), and `samples` has what its figures are means of.
     """
 
     summary: Mapping[str, Any]
     source: str
     kept: Mapping[int, np.ndarray]
+    samples: Samples = field(default_factory=dict)
 
     @property
     def chooses_channels(self) -> bool:

@@ -15,9 +15,9 @@ from ghost.report.figures import (
     layers_with_state,
     megabytes,
     millions,
+    percent_change,
     perplexity,
     setting_rows,
-    signed_percent,
     what_went,
     with_error,
 )
@@ -142,5 +142,5 @@ def _task_row(score: Mapping[str, Any]) -> list[Cell]:
         Cell(text=score["metric"]),
         Cell(text=str(score["samples"]), value=score["samples"]),
         *(figure_cell(score["value"][side], with_error(score["value"][side], score["stderr"][side])) for side in SIDES),
-        figure_cell(score["loss"], signed_percent(score["loss"])),
+        figure_cell(score["loss"], percent_change(score["loss"], score.get("loss_stderr"))),
     ]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghost.report.figures import is_finite, with_error
+from ghost.significance import is_noise
 
 Rows = Sequence[Mapping[str, Any]]
-CLEAR = 2.0
-"""A loss counts where it is more than this many standard errors of the difference."""
 RECALL_LOSS, TASK_LOSS = 0.02, 0.01
 """Losses that are worth a word: two points of recall; a point of a task's accuracy, or a percent of its perplexity."""
 MEASURABLE = 0.1
@@ -34,7 +33,7 @@ class _Pair:
 
     def lost(self, least: float) -> bool:
         """The loss is larger than `least`, and clear of chance."""
-        return self.loss > max(least, CLEAR * self.error)
+        return self.loss > least and not is_noise(self.loss, self.error)
 
     @property
     def pairs(self) -> int:
@@ -95,9 +94,14 @@ def _task_lost(score: Mapping[str, Any]) -> bool:
     loss = _loss(score)
     if not TASK_LOSS < loss < math.inf:
         return loss == math.inf
-    error = math.hypot(*(error or 0 for error in score["stderr"].values()))
+    return not is_noise(loss, _error_of_loss(score))
+
+
+def _error_of_loss(score: Mapping[str, Any]) -> float:
+    """Over documents in pairs where that is known, else as if the two were measured apart."""
+    paired = score.get("loss_stderr")
     scale = 1 if score["higher_is_better"] else abs(score["value"]["dense"]) or 1
-    return loss > CLEAR * error / scale
+    return math.hypot(*(error or 0 for error in score["stderr"].values())) / scale if paired is None else paired
 
 
 def _fall(score: Mapping[str, Any]) -> str:

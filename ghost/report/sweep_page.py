@@ -5,10 +5,11 @@ from typing import Any
 
 from ghost.report import sweep_plots as plots
 from ghost.report.document import from_template
-from ghost.report.figures import Tile, percent, perplexity, signed_percent
+from ghost.report.figures import NO_DIFFERENCE, Tile, percent, percent_change, perplexity
 from ghost.report.sweep_rows import Row, finished, finite_first, fixed, method_name, nearest_half, values
 from ghost.report.sweep_tables import cell_table, gap_table, layer_table
 from ghost.report.sweep_view import ModelView
+from ghost.significance import is_noise
 
 MOST_TILES = 4
 MB = 1e6
@@ -98,8 +99,13 @@ def _tile(row: Row, *, several: bool) -> Tile:
         label=f"{row['model']}: {method_name(row)}" if several else method_name(row),
         before=perplexity(row["perplexity_dense"]),
         after=perplexity(row["perplexity"]),
-        detail=f"{signed_percent(row['rise'])} at {percent(row['sparsity'])} sparsity",
+        detail=f"{percent_change(row['rise'], row['rise_stderr'])} at {percent(row['sparsity'])} sparsity{_but(row)}",
     )
+
+
+def _but(row: Row) -> str:
+    """What the figures of two tiles don't say: that they may as well be the same."""
+    return f"; {NO_DIFFERENCE} from the best" if is_noise(row["over_best"], row["over_best_stderr"]) else ""
 
 
 def _failure(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ghost.report.figures import megabytes, percent, perplexity, signed, signed_percent
+from ghost.report.figures import megabytes, percent, percent_change, perplexity, signed
 from ghost.report.sweep_rows import Row, method_name, values
 from ghost.report.sweep_view import Channels, ModelView
 from ghost.report.table import BLANK, Cell, Table, figure_cell
@@ -35,12 +35,18 @@ def _cell_row(row: Row) -> dict[str, Cell]:
         "sparsity": Cell(text=percent(row["sparsity"]), value=row["sparsity"]),
         **{name: Cell(text=f"{row[name]:,}", value=row[name]) for name in counts},
         "perplexity": figure_cell(row["perplexity"], perplexity(row["perplexity"])),
-        "rise": figure_cell(row["rise"], signed_percent(row["rise"])),
+        "rise": figure_cell(row["rise"], percent_change(row["rise"], row["rise_stderr"])),
+        "over the best": _over_best(row),
         "state, MB": Cell(text=megabytes(row["state_bytes"]), value=row["state_bytes"]),
         "seconds": Cell(text=f"{row['seconds']:,.1f}", value=row["seconds"]),
         "peak, MB": figure_cell(peak, BLANK if peak is None else f"{peak / MB:,.0f}"),
         "run": Cell(text=row["run_id"][:8]),
     }
+
+
+def _over_best(row: Row) -> Cell:
+    share = row["over_best"]
+    return figure_cell(share, BLANK if share is None else percent_change(share, row["over_best_stderr"]))
 
 
 def gap_table(views: Sequence[ModelView]) -> Table:

@@ -5,9 +5,18 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ghost.report.figures import error_of_rise, filled, is_finite, percent, rise, rise_of_perplexity
+from ghost.report.figures import (
+    NO_DIFFERENCE,
+    error_of_rise,
+    filled,
+    is_finite,
+    percent,
+    rise,
+    rise_of_perplexity,
+)
 from ghost.report.recall_and_tasks import recall_losses, task_losses
 from ghost.report.run_form import form_of_run
+from ghost.significance import ERRORS, is_noise
 
 NEGLIGIBLE, SMALL, NOTICEABLE, LARGE = 0.005, 0.02, 0.10, 0.30
 """Rises of perplexity, as shares of the dense model's, up to which the words of `PRICES` hold."""
@@ -18,8 +27,6 @@ PRICES = (
     (LARGE, "A high price: {remedy} before you use this model."),
     (math.inf, "Too much was lost for this model to be of use: {remedy}."),
 )
-ERRORS = 2
-"""Standard errors of the rise, below which it may as well be none."""
 NO_DENSE = "The dense model's perplexity on this text is not finite, so it says nothing of the pruned one."
 NAMES = {
     Fraction(3, 4): "three quarters of the state",
@@ -64,8 +71,9 @@ def _price(summary: Mapping[str, Any]) -> str:
     if not is_finite(summary["perplexity"]["dense"]):
         return NO_DENSE
     share, error = rise(summary["perplexity"]), error_of_rise(summary)
-    if share is not None and error is not None and abs(share) < ERRORS * error:
-        return f"No difference beyond noise on this text, which tells it to within {percent(ERRORS * error)}."
+    if error is not None and is_noise(share, error):
+        within = percent(ERRORS * error)
+        return f"{NO_DIFFERENCE[0].upper()}{NO_DIFFERENCE[1:]} on this text, which tells it to within {within}."
     if share is not None and share < -NEGLIGIBLE:
         return "Perplexity even fell on this text, which promises nothing for others."
     words = next((words for limit, words in PRICES if share is not None and share <= limit), PRICES[-1][1])

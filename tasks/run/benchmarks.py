@@ -14,15 +14,16 @@ from ghost.evaluation import harness, rows
 from tasks.run.benchmark_process import BenchmarkJob, run_benchmarks_apart
 from tasks.run.layers import timed
 from tasks.run.open import Run
+from tasks.run.samples import document_rows, samples_table
 
 STAGE = "tasks"
-TABLE = "evaluation/tasks.parquet"
+TABLE, DOCUMENTS = "evaluation/tasks.parquet", "evaluation/documents.parquet"
 SUMMARY = "tasks"
 """Name of the text in the table's metadata that holds the summary, as JSON."""
 
 
 def benchmark_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """`tasks` of results.json, and the sha256 of tasks.parquet by name; both empty for a run without tasks.
+    """`tasks` of results.json, and the sha256 of what is stored by name; both empty for a run without tasks.
 
     Taken from the store where they are done under this chain. EvaluationError where lm-eval hangs or dies, GhostError
     with its reason where it can't run a task.
@@ -35,8 +36,11 @@ def benchmark_scores(run: Run, pruned: Path, chain: str) -> tuple[dict[str, Any]
     with timed(run, run.keys.timings, STAGE):
         found = _found(run, pruned)
     summary = _summary(run, found)
-    digest = run.store.put(run.keys.benchmarks, _table(found, summary))
-    return {"tasks": summary}, write_stage(run.store, run.keys, STAGE, chain, {TABLE: digest}).files
+    files = {
+        TABLE: run.store.put(run.keys.benchmarks, _table(found, summary)),
+        DOCUMENTS: run.store.put(run.keys.documents, samples_table(document_rows(found))),
+    }
+    return {"tasks": summary}, write_stage(run.store, run.keys, STAGE, chain, files).files
 
 
 def _found(run: Run, pruned: Path) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import chain as joined
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ghost.checkpoint.sizes import state_bytes
 from ghost.checkpoint.source import Checkpoint, open_checkpoint
 from ghost.errors import EvaluationError
 from ghost.evaluation.perplexity import PROTOCOL
+from ghost.evaluation.recall import recall_rows
 from tasks.run.benchmarks import benchmark_scores
 from tasks.run.cost import note_peak
 from tasks.run.dense_score import find_dense, keep_dense
@@ -22,10 +23,11 @@ from tasks.run.evaluation_process import Job, Measured
 from tasks.run.export import Exported
 from tasks.run.layers import OPTIONS, PrunedLayer, ended, timed
 from tasks.run.open import Run
+from tasks.run.samples import prompt_rows, samples_table, window_rows
 from tasks.wording import display_name
 
 STAGE = "evaluation"
-RESULTS = "evaluation/results.json"
+RESULTS, SAMPLES = "evaluation/results.json", "evaluation/samples.parquet"
 
 
 class Evaluated:
@@ -37,7 +39,7 @@ class Evaluated:
 
 @task(name="evaluate", task_run_name="evaluate dense and pruned", **OPTIONS)
 def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> State[Evaluated]:
-    """Both models' figures, to evaluation/results.json."""
+    """Both models' figures to evaluation/results.json, and what they are means of beside it."""
     key, chain = run.keys.evaluation, exported.record.digest
     if (record := read_stage(run.store, run.keys, STAGE, chain)) is not None:
         results = json.loads(run.store.get(key, record.files[RESULTS]))
@@ -46,16 +48,21 @@ def evaluate(run: Run, layers: Sequence[PrunedLayer], exported: Exported) -> Sta
     with timed(run, run.keys.timings, STAGE):
         folder = exported.folder(run)
         benchmarks, files = benchmark_scores(run, folder, chain)
-        results = _results(run, layers, folder) | benchmarks
+        pruned = open_checkpoint(folder)
+        measured = _measured(run, pruned)
+        results = _results(run, layers, pruned, measured) | benchmarks
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        digest = run.store.put(key, text.encode() + b"\n")
-    record = write_stage(run.store, run.keys, STAGE, chain, {RESULTS: digest} | files)
+        samples = samples_table(joined(window_rows(measured.perplexities), prompt_rows(measured.recall)))
+        files = files | {
+            RESULTS: run.store.put(key, text.encode() + b"\n"),
+            SAMPLES: run.store.put(run.keys.samples, samples),
+        }
+    record = write_stage(run.store, run.keys, STAGE, chain, files)
     return ended(Evaluated(record, results), key)
 
 
-def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str, Any]:
-    pruned = open_checkpoint(folder)
-    scores, recall = _measured(run, pruned)
+def _results(run: Run, layers: Sequence[PrunedLayer], pruned: Checkpoint, measured: Measured) -> dict[str, Any]:
+    scores = measured.perplexities
     plain = {name: score.as_dict() for name, score in scores.items()}
     layouts = {"dense": run.source.mixer_layout, "pruned": pruned.mixer_layout}
     corpus = {"corpus": display_name(run.settings.evaluation), "window": run.settings.window}
@@ -72,7 +79,7 @@ def _results(run: Run, layers: Sequence[PrunedLayer], folder: Path) -> dict[str,
         "kept_channels": sum(int(layer.selection.kept_gn.sum()) for layer in layers),
         "evaluation": corpus | {"tokens": scores["dense"].tokens, "protocol": PROTOCOL},
         "warnings": run.warnings,
-        "rows": recall,
+        "rows": list(recall_rows(measured.recall)),
     }
 
 

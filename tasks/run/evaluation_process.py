@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds, and the thread that ends an orphan has
     from torch import Tensor
 
     from ghost.evaluation.perplexity import Perplexity
+    from ghost.evaluation.recall import Scores
 
 LEVERS = "a smaller --batch-tokens or --window, or --dtype bfloat16"
 LAST_WORDS_SECONDS = 60.0
@@ -50,11 +51,11 @@ class Job:
 
 
 class Measured(NamedTuple):
-    """What came out: perplexities by model, and rows of recall as `ghost eval` has them, none where the vocabulary has
-    too few words for it."""
+    """What came out: perplexities by model, and what each prompt of the recall probe got, nothing where the vocabulary
+    has too few words for it."""
 
     perplexities: "dict[str, Perplexity]"
-    recall: list[dict[str, Any]]
+    recall: "Scores"
 
 
 class Evaluator(Protocol):
@@ -184,7 +185,7 @@ def measure(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> Meas
     import torch
 
     torch.set_num_threads(job.threads)  # sums depend on how they are shared out
-    return Measured(_perplexities(job, tokens, progress), list(_recall(job, tokens)))
+    return Measured(_perplexities(job, tokens, progress), _recall(job, tokens))
 
 
 def _perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -> "dict[str, Perplexity]":
@@ -198,10 +199,10 @@ def _perplexities(job: Job, tokens: "Tensor", progress: Callable[[int], None]) -
         return {name: measured.perplexity(folder, progress) for name, folder in job.models.items()}
 
 
-def _recall(job: Job, tokens: "Tensor") -> Iterator[dict[str, Any]]:
+def _recall(job: Job, tokens: "Tensor") -> "Scores":
     """Without text between pairs and question: seconds, and where a smaller state shows first."""
     if not job.recalled:
-        return
+        return {}
     from ghost.calibration.tokens import load_tokenizer
     from ghost.evaluation.plan import Plan, numbers
     from ghost.evaluation.recall import compared, make_prompts, possible, shared_words
@@ -212,7 +213,7 @@ def _recall(job: Job, tokens: "Tensor") -> Iterator[dict[str, Any]]:
     words = shared_words(load_tokenizer(job.tokenizer), tokens, stacks.values())
     pairs = possible(words, numbers("pairs", plan.pairs, 1))
     prompts = {(count, 0): make_prompts(words, count, 0, plan.samples, job.seed) for count in pairs}
-    yield from compared(stacks, prompts, None)
+    return compared(stacks, prompts, None)
 
 
 if __name__ == "__main__":

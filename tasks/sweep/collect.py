@@ -1,6 +1,6 @@
 """A sweep's results: a row per cell, and the page that is made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from artifacts.claims import NOT_THERE
 from artifacts.digest import record_bytes
 from artifacts.errors import MissingArtifact
-from artifacts.keys import SweepKeys
+from artifacts.keys import RunKeys, SweepKeys
 from artifacts.schemas import FORMAT_VERSION
 from artifacts.store import Store, open_store
 from artifacts.tables import encode
-from ghost.report.figures import rise
+from ghost.report.figures import error_of_rise, rise
+from ghost.report.paired_runs import Difference, difference
 from ghost.report.sweep_page import render_sweep
 from tasks.run.cost import read_cost
 from tasks.stored_run import StoredRun
@@ -39,7 +40,7 @@ def collect(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     store, keys = open_store(sweep.store), SweepKeys(sweep.sweep_id)
     named = sorted(outcomes, key=lambda outcome: sweep.cells.index(outcome.cell))
     ordered = [_as_computed(store, outcome) for outcome in named]
-    rows = [_row(store, outcome) for outcome in ordered]
+    rows = _beside_the_best([_row(store, outcome) for outcome in ordered], store)
     about = _about(sweep)
     views = model_views(store, ordered, rows)
     columns = {name: [row[name] for row in rows] for name in CELLS.names}
@@ -90,8 +91,31 @@ def _figures(run: StoredRun) -> dict[str, Any]:
         | {"parameters": results["parameters"]["dense"], "peak_memory_bytes": peak}
         | {f"{name}_dense": pair["dense"] for name, pair in pairs.items()}
         | {name: pair["pruned"] for name, pair in pairs.items()}
-        | {"rise": rise(pairs["perplexity"])}
+        | {"rise": rise(pairs["perplexity"]), "rise_stderr": error_of_rise(results)}
     )
+
+
+def _beside_the_best(rows: Sequence[dict[str, Any]], store: Store) -> list[dict[str, Any]]:
+    """With what each cell's perplexity is over that of the best one with its model, window and sparsity."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["perplexity"] is not None:
+            groups.setdefault((row["model"], row["window"], row["sparsity"]), []).append(row)
+    found = {row["run_id"]: over for group in groups.values() for row, over in _over_best(group, store)}
+    return [row | _named(found.get(row["run_id"], Difference())) for row in rows]
+
+
+def _over_best(group: Sequence[dict[str, Any]], store: Store) -> Iterator[tuple[dict[str, Any], Difference]]:
+    """Cells of a sweep share their text: those of one model and window have seen the same windows of it."""
+    best, *others = sorted(group, key=lambda row: row["perplexity"])
+    if others:
+        least = StoredRun(store, RunKeys(best["run_id"])).samples()
+        for row in others:
+            yield row, difference(least, StoredRun(store, RunKeys(row["run_id"])).samples())
+
+
+def _named(over: Difference) -> dict[str, Any]:
+    return {"over_best": over.value, "over_best_stderr": over.error}
 
 
 def _about(sweep: Sweep) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from artifacts.schemas import FORMAT_VERSION, NAME_KEY, VERSION_KEY
 
 _FAILED = "null where the cell failed"
 _FINITE = "null where it is not finite"
+_KNOWN = "null where it is not known"
 
 
 def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False, null: str = _FAILED) -> pa.Field:
@@ -39,6 +40,15 @@ CELLS = pa.schema(
         _field(
             "rise", pa.float64(), f"rise of perplexity over the dense model, as a share of it, {_FINITE}", nullable=True
         ),
+        _field("rise_stderr", pa.float64(), f"its standard error over windows in pairs, {_KNOWN}", nullable=True),
+        _field(
+            "over_best",
+            pa.float64(),
+            "perplexity over that of the best cell of this model, window and sparsity, as a share of it, over the same "
+            f"windows in pairs; {_KNOWN}, and where the cell is the only one or itself the best",
+            nullable=True,
+        ),
+        _field("over_best_stderr", pa.float64(), f"its standard error, {_KNOWN}", nullable=True),
         _field("state_bytes_dense", pa.int64(), "bytes of a sequence's recurrent state in fp32, dense", nullable=True),
         _field("state_bytes", pa.int64(), "bytes of a sequence's recurrent state in fp32, pruned", nullable=True),
         _field(
