@@ -22,6 +22,8 @@ class LayerRecord:
     digest: str
     note: str | None = None
     """What there is to say of the layer in a line."""
+    figures: Mapping[str, Any] | None = None
+    """The same as plain values; of records of before they were kept, and where there are none, None."""
 
 
 def write_record(store: Store, key: str, record: Mapping[str, Any]) -> str:
@@ -31,14 +33,20 @@ def write_record(store: Store, key: str, record: Mapping[str, Any]) -> str:
 
 
 def write_layer(
-    store: Store, keys: PruningKeys, layer: int, chain: str, files: Mapping[str, str], note: str | None = None
+    store: Store,
+    keys: PruningKeys,
+    layer: int,
+    chain: str,
+    files: Mapping[str, str],
+    note: str | None = None,
+    figures: Mapping[str, Any] | None = None,
 ) -> LayerRecord:
     """Declare a layer done, once its files are in the store: `files` maps their names to sha256.
 
     `chain` is whatever the layer's content depends on, the digest of the layer before it for one.
     """
-    digest = store.put(keys.layer(layer), record_bytes(_layer_json(layer, chain, files, note)))
-    return LayerRecord(layer, chain, dict(files), digest, note)
+    digest = store.put(keys.layer(layer), record_bytes(_layer_json(layer, chain, files, note, figures)))
+    return LayerRecord(layer, chain, dict(files), digest, note, figures)
 
 
 def read_layer(store: Store, keys: PruningKeys, layer: int, chain: str) -> LayerRecord | None:
@@ -49,12 +57,12 @@ def read_layer(store: Store, keys: PruningKeys, layer: int, chain: str) -> Layer
     """
     data = read(store, keys.layer(layer))
     record = parse_record(data) or {}
-    files, note = record.get("files"), record.get("note")
-    if not isinstance(files, dict) or record != _layer_json(layer, chain, files, note):
+    files, note, figures = (record.get(name) for name in ("files", "note", "figures"))
+    if not isinstance(files, dict) or record != _layer_json(layer, chain, files, note, figures):
         return None
     if not all(holds(store, f"{keys.layer_folder(layer)}/{name}", digest) for name, digest in files.items()):
         return None
-    return LayerRecord(layer, chain, files, sha256_bytes(data), note)
+    return LayerRecord(layer, chain, files, sha256_bytes(data), note, figures)
 
 
 def write_manifest(store: Store, keys: RunKeys, files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -120,8 +128,9 @@ def merge_timings(store: Store, key: str, seconds: Mapping[str, float]) -> dict[
     return merged
 
 
-def _layer_json(layer: int, chain: str, files: Mapping[str, str], note: object) -> dict[str, Any]:
-    return {"format": FORMAT_VERSION, "layer": layer, "chain": chain, "files": dict(files), "note": note}
+def _layer_json(layer: int, chain: str, files: Mapping[str, str], note: object, figures: object) -> dict[str, Any]:
+    said = {"note": note} | ({} if figures is None else {"figures": figures})
+    return {"format": FORMAT_VERSION, "layer": layer, "chain": chain, "files": dict(files)} | said
 
 
 def _manifest_json(keys: RunKeys, files: Mapping[str, Any], version: object = FORMAT_VERSION) -> dict[str, Any]:

@@ -128,9 +128,8 @@ def print_warnings(result: dict[str, Any], console: Console) -> None:
 
 def _machine_readable(result: dict[str, Any]) -> dict[str, Any]:
     names = ("run_id", "checkpoint", "page", "perplexity", "state_bytes", "d_state", "parameters", "layers", "seconds")
-    some = ("decoder_layers", "tasks", "warnings")
-    found = {name: result[name] for name in names} | {name: result[name] for name in some if name in result}
-    return found | {"perplexity_rise": rise(result["perplexity"]), "perplexity_rise_stderr": error_of_rise(result)}
+    some = ("nll_change_stderr", "decoder_layers", "tasks", "warnings")
+    return {name: result[name] for name in names} | {name: result[name] for name in some if name in result}
 
 
 def print_layers(title: str, layers: list[dict[str, Any]]) -> None:

@@ -70,6 +70,11 @@ class StoredRun:
         data = self.store.get(self.pruning.selection(layer), self._vouched(layer, "selection.parquet"))
         return selection_from(decode(data, SELECTION))
 
+    def said_of(self, layer: int) -> tuple[str | None, dict[str, Any] | None]:
+        """Note and figures of the layer's record."""
+        record = self._layer(layer)
+        return record.get("note"), record.get("figures")
+
     def results(self) -> dict[str, Any]:
         """The figures of its evaluation. Raises MissingArtifact for a run that is not finished."""
         return json.loads(self.get(self.keys.evaluation))
@@ -94,8 +99,10 @@ class StoredRun:
         return self.store.get(key, self.files[key])
 
     def _vouched(self, layer: int, name: str) -> str:
-        record = parse_object(self.store.record(self.pruning.layer(layer))) or {}
-        return str((record.get("files") or {}).get(name))
+        return str((self._layer(layer).get("files") or {}).get(name))
+
+    def _layer(self, layer: int) -> dict[str, Any]:
+        return parse_object(self.store.record(self.pruning.layer(layer))) or {}
 
 
 def open_existing(store: str) -> Store:

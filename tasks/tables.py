@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ghost.recovery.recover import NONE
 from ghost.report.paired_runs import Figure, Sampled
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
@@ -76,6 +77,17 @@ def samples_from(table: pa.Table, seen: Mapping[str, Mapping[str, Any]]) -> dict
         rows = slice(start, start := start + sum(1 for _ in group))
         found[figure] = Sampled(values=values[rows], sizes=sizes[rows], seen=seen.get(figure[0], {}))
     return found
+
+
+def recovery_of(
+    note: str | None, figures: Mapping[str, Any] | None
+) -> tuple[str | None, tuple[float | None, float | None] | None]:
+    """What recovery chose for a layer, and the held-back KL without it and with it, by the layer's record; both None
+    where there was none, and a line in place of the figures in records of before they were kept."""
+    if figures is None:
+        return note and note.removeprefix("recovery "), None
+    chosen, kl = figures["recovery"], figures["kl"]
+    return chosen, (kl[NONE], kl[chosen])
 
 
 def token_columns(tokens_bl: Tensor) -> dict[str, Any]:

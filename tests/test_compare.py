@@ -146,7 +146,11 @@ def test_the_page_of_a_run_shows_what_was_measured_and_recovered(store: tuple[Pa
     pages = [(place / "runs" / run / "report" / "index.html").read_text() for run in (first, second)]
     measured = [set(page_data(page)["channels"]["columns"]) for page in pages]
     assert measured[1] == {"saliency", "norm_b", "norm_c"} < measured[0]
-    assert all(row[-1].split(",")[0] and "held-back KL" in row[-1] for row in table_rows(pages[0], "Layers"))
+    for row in table_rows(pages[0], "Layers"):
+        chosen, without, recovered = row[-3:]
+        assert (chosen == "none") == (float(without) == float(recovered)) and float(recovered) <= float(without)
+    assert "kl-bars" in page_data(pages[0])["figures"] and "kl-bars" not in page_data(pages[1])["figures"]
+    assert [len(table_rows(page, "Layers")[0]) for page in pages] == [8, 5]
     assert 'id="gap"' in pages[0] and 'id="gap"' not in pages[1]
 
 

@@ -30,6 +30,7 @@ from ghost.stack import Stack
 from ghost.surgery import pad_mixer, slice_mixer, zero_mixer
 from ghost.walk import LayerResult, Walk, walk
 from tasks.run.export import provenance
+from tasks.store.show import layer_rows
 from tests.by_hand import small_settings, through_layers
 from tests.chaos import contents
 from tests.models import load_stock, make_model, mask_stock, open_stack, random_tokens, stock_logits
@@ -258,7 +259,10 @@ def test_a_run_that_lost_a_layer_ends_in_the_same_bytes_and_says_what_recovery_d
     settings = small_settings(tmp_path, recovery=recovery)
     run = through_layers(settings)
     before = contents(tmp_path / "store")
-    assert ", held-back KL " in str(run.layers[1].record.note)
+    record = run.layers[1].record
+    assert ", held-back KL " in str(record.note) and record.figures is not None
+    assert record.figures["kl"][record.figures["recovery"]] == min(record.figures["kl"].values())
+    assert "KL with" in layer_rows(str(tmp_path / "store"), run.keys.run_id)[1][1]
     (tmp_path / "store" / run.pruning.weights(1)).unlink()
     assert through_layers(settings).cached == {0}
     assert contents(tmp_path / "store") == before

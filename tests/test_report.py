@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from ghost.report import LayerView, model_card, render
 from ghost.report.channels import whole_gap
+from ghost.report.figures import NOT_FINITE
 from tests.report_samples import NASTY, SUMMARY, Page, layer_view, page_data, summary, table_rows
 
 SIX_MEGABYTES = 6_000_000
@@ -162,8 +163,19 @@ def test_only_layers_that_have_a_bar_are_labelled() -> None:
 def test_recovery_is_told_by_layer_where_there_was_one() -> None:
     told = "lstsq x0.5, held-back KL 0.019 against 0.030 without"
     page = render(summary(recovery="lstsq"), [dataclasses.replace(layer_view(), recovery=told)])
-    assert table_rows(page, "Layers")[0][-1] == told
+    assert table_rows(page, "Layers")[0][-1] == told, "as records of before its figures were kept have it"
     assert "lstsq: out_proj fitted" in Page(page).text
+    views = [
+        dataclasses.replace(layer_view(0), recovery="lstsq x0.5", kl=(0.03, 0.019)),
+        dataclasses.replace(layer_view(1), recovery="none", kl=(None, None)),
+    ]
+    page = render(summary(recovery="lstsq"), views)
+    assert [row[-3:] for row in table_rows(page, "Layers")] == [
+        ["lstsq x0.5", "0.0300", "0.0190"], ["none", NOT_FINITE, NOT_FINITE],
+    ]  # fmt: skip
+    without, recovered = page_data(page)["figures"]["kl-bars"]["data"]
+    assert (without["x"], without["y"], recovered["y"]) == ([0, 1], [0.03, None], [0.019, None])
+    assert "perplexity is 24.31, the pruned one's 24.80" in Page(page).text
 
 
 def test_directions_are_called_directions() -> None:

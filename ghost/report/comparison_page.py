@@ -99,7 +99,7 @@ def _rise_or_worse(summary: Mapping[str, Any]) -> float:
     return math.inf if share is None else share
 
 
-def told(found: Difference, form: str = "{:+,.2%}") -> str:
+def told(found: Difference, form: str = "{:+,.1%}") -> str:
     """A difference with its error, or why there is none."""
     return found.why_not or with_noise(found.value, found.error, form).replace("-", "−")
 
@@ -107,19 +107,20 @@ def told(found: Difference, form: str = "{:+,.2%}") -> str:
 def _figure_table(runs: Sequence[ComparedRun], labels: Sequence[str]) -> Table | None:
     """Recall and tasks, a column for each run, with what it changes by from the first; None where nobody has any."""
     figures = [figure for figure in figures_of(runs) if figure != PERPLEXITY]
-    rows = [[Cell(text=figure[1]), Cell(text=figure[2]), *_figure_cells(runs, figure)] for figure in figures]
-    return Table(caption="Recall and tasks", headings=["Case", "Metric", *labels], rows=rows) if rows else None
+    rows = [[Cell(text=", ".join(figure[1:])), *_figure_cells(runs, figure)] for figure in figures]
+    return Table(caption="Recall and tasks", headings=["Case, metric", *labels], rows=rows) if rows else None
 
 
 def _figure_cells(runs: Sequence[ComparedRun], figure: Figure) -> Iterator[Cell]:
+    """As text, which a narrow page may break."""
     for run in runs:
         if (found := run.samples.get(figure)) is None:
             yield Cell(text=BLANK)
         elif run is runs[0]:
-            yield figure_cell(found.mean, in_form(found.mean, "{:.3f}"))
+            yield Cell(text=in_form(found.mean, "{:.3f}"))
         else:
             against = told(difference(runs[0].samples, run.samples, figure), "{:+.3f}")
-            yield figure_cell(found.mean, f"{in_form(found.mean, '{:.3f}')} ({against})")
+            yield Cell(text=f"{in_form(found.mean, '{:.3f}')} ({against})")
 
 
 def _protocol(run: ComparedRun) -> tuple[Any, ...]:
@@ -146,7 +147,7 @@ def _row(run: ComparedRun, first: ComparedRun) -> list[Cell]:
         Cell(text=summary["recovery"]),
         Cell(text=f"{calibration['corpus']}, {calibration['samples']:,} × {calibration['length']:,}"),
         figure_cell(ppl, perplexity(ppl)),
-        figure_cell(share, percent_change(share, error_of_rise(summary))),
+        figure_cell(share, percent_change(share, error_of_rise(summary), 1)),
         Cell(text=BLANK) if run is first else figure_cell(against.value, told(against)),
         Cell(text=megabytes(state), value=state),
         Cell(text=millions(size), value=size),

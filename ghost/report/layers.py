@@ -17,8 +17,9 @@ class LayerView:
 
     `saliency_gn` is finite float64 and `kept_gn` bool, both (n_groups, d_state). `energy_dropped` is the share of the
     layer's energy that went with the dropped channels, None where the method measures none. `measured` has the
-    statistics of the run among ENERGIES and NORMS by name, (n_groups, d_state) each. `recovery` says in a line what
-    recovery came to. Raises ValueError where the arrays don't fit each other or the saliency isn't finite.
+    statistics of the run among ENERGIES and NORMS by name, (n_groups, d_state) each. `recovery` says what recovery
+    chose, and `kl` has KL(dense || pruned) on held-back windows, nats a token, without it and with it, None where it
+    is not finite. Raises ValueError where the arrays don't fit each other or the saliency isn't finite.
     """
 
     layer: int
@@ -27,6 +28,7 @@ class LayerView:
     energy_dropped: float | None
     measured: Mapping[str, np.ndarray] = field(default_factory=dict)
     recovery: str | None = None
+    kl: tuple[float | None, float | None] | None = None
 
     def __post_init__(self) -> None:
         shapes = {"kept_gn": self.kept_gn.shape} | {name: array.shape for name, array in self.measured.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ghost.report.figures import (
     Tile,
     change,
     change_of_perplexity,
+    in_form,
     layers_with_state,
     megabytes,
     millions,
@@ -23,10 +25,11 @@ from ghost.report.figures import (
 )
 from ghost.report.layers import LayerView
 from ghost.report.run_form import unit
-from ghost.report.run_plots import channel_plots, layer_bars
+from ghost.report.run_plots import channel_plots, kl_bars, layer_bars
 from ghost.report.table import BLANK, Cell, Table, figure_cell
 from ghost.report.verdict import headline, verdict
 
+KL_HEADINGS = ("KL without recovery", "KL with it")
 LAYER_HEADINGS = ("Layer", "Kept", "Energy dropped", "Smallest kept", "Largest dropped")
 TASK_HEADINGS = ("Task", "Metric", "Documents", "Dense", "Pruned", "Loss")
 SIDES = ("dense", "pruned")
@@ -57,7 +60,8 @@ def render(summary: Mapping[str, Any], layers: Sequence[LayerView]) -> str:
         "tiles_shown": _tiles(summary),
         "task_table": _task_table(summary.get("tasks")),
         "setting_rows": setting_rows(summary),
-        "data": {"figures": figures} | channel_plots(layers, what),
+        "data": {"figures": figures | kl_bars(layers)} | channel_plots(layers, what),
+        "perplexities": [perplexity(summary["perplexity"][side]) for side in SIDES],
     }
     return from_template(
         "run.html.j2", bars={name: label for name, (label, _) in bars.items()}, **about_run, **_about_layers(layers)
@@ -103,10 +107,19 @@ def _bars(layers: Sequence[LayerView], unit: str) -> dict[str, tuple[str, list[f
 
 def _layer_table(layers: Sequence[LayerView]) -> Table:
     """One row per layer."""
-    recovered = any(view.recovery for view in layers)
-    rows = [[*_layer_row(view), *([Cell(text=view.recovery or BLANK)] if recovered else [])] for view in layers]
-    headings = [*LAYER_HEADINGS, *(["Recovery"] if recovered else [])]
-    return Table(caption="Layers; the headings sort", headings=headings, rows=rows)
+    more: dict[str, Callable[[LayerView], Cell]] = {}
+    if any(view.recovery for view in layers):
+        more["Recovery"] = lambda view: Cell(text=view.recovery or BLANK)
+    if any(view.kl for view in layers):
+        more |= {heading: partial(_kl_cell, at) for at, heading in enumerate(KL_HEADINGS)}
+    rows = [[*_layer_row(view), *(cell(view) for cell in more.values())] for view in layers]
+    return Table(caption="Layers; the headings sort", headings=[*LAYER_HEADINGS, *more], rows=rows)
+
+
+def _kl_cell(at: int, view: LayerView) -> Cell:
+    if view.kl is None:
+        return Cell(text=BLANK)
+    return figure_cell(view.kl[at], in_form(view.kl[at], "{:.4f}"))
 
 
 def _layer_row(view: LayerView) -> list[Cell]:

@@ -72,6 +72,28 @@ def layer_bars(layers: Sequence[LayerView], values: Sequence[float], title: str)
     return figure([trace], look)
 
 
+def kl_bars(layers: Sequence[LayerView]) -> dict[str, Any]:
+    """KL to the dense model without recovery and with it, two bars a layer, by the plot's name; none where there was no
+    recovery."""
+    known = [(view.layer, view.kl) for view in layers if view.kl is not None]
+    if not known:
+        return {}
+    traces = [
+        go.Bar(
+            x=[layer for layer, _ in known], y=[kl[at] for _, kl in known], name=name, marker={"color": colour},
+            hovertemplate="layer %{x}: %{y:.4f} nats a token<extra>%{fullData.name}</extra>",
+        )
+        for at, (name, colour) in enumerate((("without recovery", GREY), ("with recovery", BLUE)))
+    ]  # fmt: skip
+    look = layout(
+        280, bargap=0.25, barmode="group", showlegend=True, legend=LEGEND,
+        xaxis=layer_axis([layer for layer, _ in known]),
+        yaxis=axis("KL to dense, nats a token", rangemode="tozero"),
+    )  # fmt: skip
+    look["margin"] |= {"t": 40}
+    return {"kl-bars": figure(traces, look)}
+
+
 def _scales(layers: Sequence[LayerView]) -> dict[str, list[dict[str, Any]]]:
     """Log scales of every figure that the run has: one for each layer, then one for all of them."""
     figures: dict[str, np.ndarray] = dict(channel_figures(layers))

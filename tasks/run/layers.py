@@ -18,6 +18,7 @@ from artifacts.digest import sha256_bytes
 from artifacts.manifest import LayerRecord, merge_timings, read_layer, write_layer
 from artifacts.schemas import SELECTION, STATS
 from artifacts.tables import decode, encode, metadata
+from ghost.evaluation.rows import finite
 from ghost.mixer import Weights
 from ghost.saliency import LayerStatistics
 from ghost.selection import Selection
@@ -125,18 +126,19 @@ def prune_layer(
     if (done := selection.done) is not None:
         return ended(done, key, cached=True)
     pruned = run.walk.reduce(layer, statistics.content, selection.content)
-    pruned, note = _recover(run, layer, pruned)
+    pruned, note, figures = _recover(run, layer, pruned)
     digest = run.store.put(key, save({name: tensor.contiguous() for name, tensor in pruned.items()}))
     files = {"stats.parquet": statistics.sha256, "selection.parquet": selection.sha256, "weights.safetensors": digest}
-    record = write_layer(run.store, run.pruning, layer, chain, files, note)
+    record = write_layer(run.store, run.pruning, layer, chain, files, note, figures)
     run.walk.restore(layer, selection.content, partial(dict, pruned) if run.walk.changes else None)
     return ended(PrunedLayer(record, statistics.content, selection.content, cached=False), key, note=note)
 
 
-def _recover(run: Run, layer: int, pruned: Weights) -> tuple[Weights, str | None]:
-    """The pruned tensors after recovery, and what it came to, for the layer's record and the task's state."""
+def _recover(run: Run, layer: int, pruned: Weights) -> tuple[Weights, str | None, dict[str, Any] | None]:
+    """The pruned tensors after recovery, and what it came to in a line and in figures, for the layer's record."""
     if run.settings.recovery == "none":
-        return pruned, None
+        return pruned, None, None
     with timed(run, run.pruning.timings, f"layer {layer:03d} recover"):
         recovered = run.walk.recover(layer, pruned)
-    return recovered.mixer, f"recovery {recovered.summary()}"
+    kl = {name: finite(nats) for name, nats in recovered.kl.items()}
+    return recovered.mixer, f"recovery {recovered.summary()}", {"recovery": recovered.chosen, "kl": kl}

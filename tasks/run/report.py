@@ -20,6 +20,7 @@ from tasks.run.export import CARD, provenance
 from tasks.run.layers import OPTIONS, PrunedLayer, ended
 from tasks.run.open import Run, corpus_record
 from tasks.run.serving import served_family
+from tasks.tables import recovery_of
 from tasks.wording import display_name
 
 
@@ -65,6 +66,7 @@ def _mixer(run: Run) -> dict[str, Any]:
 
 def _view(run: Run, layer: PrunedLayer) -> LayerView:
     of_channels = () if run.walk.form.turns else (*ENERGIES, *NORMS)
+    recovery, kl = recovery_of(layer.record.note, layer.record.figures)
     found = {name: getattr(layer.statistics, f"{name}_gn") for name in of_channels}
     return LayerView(
         layer=layer.record.layer,
@@ -72,5 +74,6 @@ def _view(run: Run, layer: PrunedLayer) -> LayerView:
         kept_gn=layer.selection.kept_gn.numpy(),
         energy_dropped=layer.statistics.energy_dropped(layer.selection.kept_gn),
         measured={name: tensor.numpy() for name, tensor in found.items() if tensor is not None},
-        recovery=layer.record.note and layer.record.note.removeprefix("recovery "),
+        recovery=recovery,
+        kl=kl,
     )

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 
 from artifacts.errors import MissingArtifact
+from ghost.report.figures import in_form
 from tasks.stored_run import StoredRun, find_run, open_existing
+from tasks.tables import recovery_of
 from tasks.wording import extreme
 
 
@@ -22,10 +24,14 @@ def _row(run: StoredRun, layer: int) -> dict[str, Any]:
     selection = run.selection(layer)
     saliency_gn, kept_gn = selection.saliency_gn, selection.kept_gn
     dropped = run.statistics(layer).energy_dropped(kept_gn)
+    recovery, kl = recovery_of(*run.said_of(layer))
+    recovered = {"recovery": recovery} if recovery else {}
+    if kl is not None:
+        recovered |= {"KL without": in_form(kl[0], "{:.4f}"), "KL with": in_form(kl[1], "{:.4f}")}
     return {
         "layer": layer,
         "kept": f"{int(kept_gn.sum())} of {kept_gn.numel()}",
         "energy dropped": "-" if dropped is None else f"{dropped:.3%}",
         "least kept saliency": extreme(saliency_gn[kept_gn], torch.min),
         "most dropped saliency": extreme(saliency_gn[~kept_gn], torch.max),
-    }
+    } | recovered
