@@ -127,7 +127,7 @@ def _panel(name: str, found: Mapping[str, Any], *, spoken: bool) -> Panel:
         form="{:+.1%}" if spoken else "{:.0%}",
         axis="{:.1%}" if spoken else "{:.0%}",
         ticks=[whole >> i for i in range(round(math.log2(whole / least)) + 1)],
-        tick="{:.3g}",
+        tick="{:,.4g}",
         unit=1024,
         across=f"state of a sequence, KiB ({method}, decoding)",
     )
