@@ -93,7 +93,7 @@ def test_summary_and_model_card_have_the_tasks(finished: ByHand):
     assert summary["tasks"]["scores"] and "\n## Tasks\n" in card
     words = scores(finished)["local_wikitext", "word_perplexity"]["value"]
     assert f"| `local_wikitext` | `word_perplexity` | 3 | {words['dense']:.4g} | {words['pruned']:.4g} |" in card
-    assert re.search(r"\| `local_lambada` \| `perplexity` \| 3 \| \S+ ± \S+ \| \S+ ± \S+ \|\n", card)
+    assert re.search(r"\| `local_lambada` \| `perplexity` \| 3 \| \S+ ± \S+ \| \S+ ± \S+ \| [+−][^|]+ \|\n", card)
     assert "## Tasks" not in model_card({name: value for name, value in summary.items() if name != "tasks"})
 
 
