@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.recovery import JUDGES, Cell, Figures, measured, rises
+from ghost.evaluation.perplexity import Perplexity
+from ghost.report.figures import NOISE_NOTE, with_noise
 
 LENGTH = 128
 PLAIN = "none"
@@ -49,6 +51,40 @@ def tables(found: dict[Cell, Figures]) -> Iterator[Table]:
         yield table
 
 
+def differences(found: dict[Cell, Figures]) -> Iterator[Table]:
+    """One per text and window: the rise with recovery less the rise without it, of the same calibration; standard
+    errors are over the windows of the text in pairs. None of figures of before those were kept."""
+    dense = next(iter(found))
+    if not all("scores" in figures for figures in found.values()):
+        return
+    for text in dense.evaluation:
+        for window in map(str, dense.windows):
+            scores = {cell: Perplexity.from_dict(figures["scores"][text][window]) for cell, figures in found.items()}
+            yield _beside_plain(f"{dense.model}, {text}, windows of {window}", scores)
+
+
+def _beside_plain(where: str, scores: dict[Cell, Perplexity]) -> Table:
+    dense, *pruned = scores
+    table = Table(title=f"Rise less the rise without recovery, {where}", title_justify="left")
+    for name in ("windows", "judged by", *(f"seed {seed}" for seed in dict.fromkeys(cell.seed for cell in pruned))):
+        table.add_column(name, justify="right")
+    rows: dict[tuple[int, str], list[str]] = {}
+    for cell in pruned:
+        if cell.level != PLAIN:
+            plain = scores[replace(cell, level=PLAIN, judge=dense.judge)]
+            rows.setdefault((cell.samples, cell.judge), []).append(_difference(scores[cell], plain, scores[dense]))
+    for (samples, judge), by_seed in rows.items():
+        table.add_row(str(samples), judge, *by_seed)
+    return table
+
+
+def _difference(recovered: Perplexity, plain: Perplexity, dense: Perplexity) -> str:
+    """As shares of the dense model's perplexity."""
+    error, share = plain.error_of_change(recovered), recovered.perplexity / dense.perplexity
+    change = share - plain.perplexity / dense.perplexity
+    return with_noise(change, None if error is None else share * error, "{:+.2%}")
+
+
 def main() -> None:
     base, parser = Cell(length=LENGTH, kept=16), argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,8 +105,9 @@ def main() -> None:
     evaluation, windows = tuple(fields.pop("evaluation").split(",")), (fields.pop("window"),)
     base = replace(base, **fields, evaluation=evaluation, windows=windows)
     found = dict(measured(cells(base, samples, seeds, judges), out))
-    for table in tables(found):
+    for table in (*tables(found), *differences(found)):
         Console(width=120).print(table)
+    Console(width=120).print(NOISE_NOTE)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,29 @@
     python -m bench.proof --model demo --prose english valid.txt test.txt --recall recall --out proof.json \\
         --picture proof.svg
 
-`--prose` takes the folder that `bench.train_text` leaves, and texts; `--recall` the one of `bench.train_recall`. Every
-figure is of an exported checkpoint that was opened again. Calibration: `--samples` windows of 128 tokens of corpus
-stdlib for the model, of its own text for the prose model, as many sequences of its training form, newly drawn, for
-the recall model. The same command goes on from its `--out`.
+`--prose` takes the folder that `bench.train_text` or `bench.train_hybrid prose` leaves, and texts; `--recall` the one
+of `bench.train_recall`. `--lambada` has the prose model say the last words of a LAMBADA file that it was trained on: of
+passages that it learned from, and of the last twentieth, which was held out, each for itself. Every figure is of an
+exported checkpoint that was opened again. Calibration: `--samples` windows of 128 tokens of corpus stdlib for the
+model, of its own text for the prose model, as many sequences of its training form, newly drawn, for the recall model.
+The same command goes on from its `--out`.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from bench import lambada
 from bench.proof_tables import DISTANCES, PAIRS, case_name, draw, tables
 from bench.pruned import write_pruned
 from bench.train_recall import Setting, questions
@@ -48,12 +52,13 @@ FRESH = 1 << 40
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model, its calibration tokens (samples, length), and what is measured of it: a text's perplexity, or prompts by
-    case."""
+    """A model, its calibration tokens (samples, length), and what is measured of it: a text's perplexity, the last
+    words of passages in files, or prompts by case."""
 
     stack: Stack
     calibration_bl: Tensor
     text: Tensor | None = None
+    lambada: dict[str, Path] = field(default_factory=dict)
     prompts: dict[str, Prompts] | None = None
 
 
@@ -97,6 +102,8 @@ def measure(subject: Subject, stack: Stack) -> dict[str, Any]:
     }
     if subject.text is not None:
         figures["nll"] = perplexity(stack, subject.text, WINDOW).nll
+    if subject.lambada:
+        figures |= lambada.measure(stack, subject.lambada)
     for case, prompts in (subject.prompts or {}).items():
         scores = recall(stack, prompts)
         figures |= {f"{case}: {metric}": scores[metric].mean().item() for metric in METRICS}
@@ -120,7 +127,7 @@ def pruned(
 def averaged(subject: Subject, method: str, kept: int) -> dict[str, Any]:
     """Means over the method's seeds; of perplexity the geometric one, since nll is what is averaged."""
     every = [pruned(subject, method, kept, seed) for seed in SEEDS.get(method, (0,))]
-    return {name: sum(figures[name] for figures in every) / len(every) for name in every[0]}
+    return {name: np.mean([figures[name] for figures in every], axis=0).tolist() for name in every[0]}
 
 
 def run(
@@ -144,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="model whose perplexity is measured; none for no model")
     parser.add_argument("--prose", nargs=3, metavar=("FOLDER", "CALIBRATION", "EVALUATION"), help="a second model")
+    parser.add_argument("--lambada", type=Path, help="JSON lines that the prose model was trained on")
     parser.add_argument("--recall", help="folder of the recall model")
     parser.add_argument("--methods", default=METHODS, help="separated by commas; +lstsq, +fit or +local for recovery")
     parser.add_argument("--kept", default=KEPT, help="state sizes, separated by commas")
@@ -154,8 +162,11 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file of the two curves")
     args = parser.parse_args()
     asked = {name: getattr(args, name) for name in ("model", "prose", "recall", "samples", "tokens", "prompts")}
+    asked |= {"lambada": str(args.lambada)} if args.lambada else {}
     figures = kept_figures(args.out, asked)
-    run(_subjects(args), args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = _subjects(args, lambada.write(args.lambada, Path(folder)) if args.lambada else {})
+        run(subjects, args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
     found = {name: figures[name] for name in ("model", "prose", "recall") if name in figures}
     for table in tables(found):
         Console(width=120).print(table)
@@ -163,13 +174,14 @@ def main() -> None:
         args.picture.write_text(draw(found), encoding="utf-8")
 
 
-def _subjects(args: argparse.Namespace) -> dict[str, Subject]:
+def _subjects(args: argparse.Namespace, last_words: dict[str, Path]) -> dict[str, Subject]:
     subjects = {}
     if args.model != "none":
         subjects["model"] = language_subject(args.model, args.samples, args.tokens)
     if args.prose:
         model, calibration, evaluation = args.prose
-        subjects["prose"] = language_subject(model, args.samples, args.tokens, calibration, evaluation)
+        prose = language_subject(model, args.samples, args.tokens, calibration, evaluation)
+        subjects["prose"] = replace(prose, lambada=last_words)
     if args.recall:
         subjects["recall"] = recall_subject(args.recall, args.samples, args.prompts)
     return subjects

@@ -1,14 +1,20 @@
 """The figures of `bench.proof` as tables and as a picture."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from bench.curves import Panel, picture, round_up
+from bench.lambada import LEARNED, NEW
 from ghost.evaluation.recall import METRICS
+from ghost.report.figures import with_noise
+from ghost.significance import paired
+
+Shown = TypeVar("Shown", float, str)
 
 LANGUAGE = {"model": "code", "prose": "prose"}
 PAIRS, DISTANCES = (4, 8, 16), (0, 16, 64)
@@ -30,7 +36,7 @@ def accuracies(found: dict[str, Any]) -> dict[str, dict[int, float]]:
     return _by_size(found, lambda cell: sum(cell[case] for case in cases) / len(cases))
 
 
-def _by_size(found: dict[str, Any], figure: Callable[[dict[str, Any]], float]) -> dict[str, dict[int, float]]:
+def _by_size(found: dict[str, Any], figure: Callable[[dict[str, Any]], Shown]) -> dict[str, dict[int, Shown]]:
     """Every method begins with the dense model."""
     dense = {int(n): figure(cell) for n, cell in found["dense"].items()}
     return {
@@ -44,6 +50,9 @@ def tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Kept sizes as columns: perplexity, recall by metric and case, and what a sequence's state takes."""
     for name in [name for name in LANGUAGE if name in figures]:
         yield _table(f"Rise of perplexity over dense, {LANGUAGE[name]}", {"": rises(figures[name])}, "{:+.2%}")
+    for name, found in figures.items():
+        if any(f"{NEW}: said" in cell for cell in found["dense"].values()):
+            yield from _last_words(name, found)
     for metric in METRICS if "recall" in figures else ():
         cases = (case_name(pairs, distance) for pairs in PAIRS for distance in DISTANCES)
         by_case = {case: _by_size(figures["recall"], itemgetter(f"{case}: {metric}")) for case in cases}
@@ -52,12 +61,28 @@ def tables(figures: dict[str, Any]) -> Iterator[Table]:
         yield _table(f"State of the {name}, fp32 KiB per sequence", {"": _by_size(found, _kib)}, "{:,.1f}")
 
 
+def _last_words(name: str, found: dict[str, Any]) -> Iterator[Table]:
+    """LAMBADA: accuracy with what it changes by from dense in points, over passages in pairs; perplexity."""
+    (dense,) = found["dense"].values()
+
+    def said(cell: dict[str, Any], part: str) -> str:
+        here, before = cell[f"{part}: said"], dense[f"{part}: said"]
+        change = "" if cell is dense else f" ({with_noise(*paired(before, here), '{:+.1%}')})"
+        return f"{cell[f'{part}: accuracy']:.1%}{change}"
+
+    parts = {part: f"{part} ({len(dense[f'{part}: said'])})" for part in (LEARNED, NEW)}
+    accuracy = {words: _by_size(found, partial(said, part=part)) for part, words in parts.items()}
+    yield _table(f"LAMBADA, {LANGUAGE[name]}: last words said, change from dense in points", accuracy, "{}")
+    perplexity = {words: _by_size(found, itemgetter(f"{part}: perplexity")) for part, words in parts.items()}
+    yield _table(f"LAMBADA, {LANGUAGE[name]}: perplexity of the last word", perplexity, "{:,.1f}")
+
+
 def _kib(cell: dict[str, Any]) -> float:
     """Recurrent state and convolution's; the latter keeps its size in a projected model."""
     return (cell["ssm_bytes"] + cell["conv_bytes"]) / 1024
 
 
-def _table(title: str, by_case: dict[str, dict[str, dict[int, float]]], form: str) -> Table:
+def _table(title: str, by_case: Mapping[str, Mapping[str, Mapping[int, float | str]]], form: str) -> Table:
     table = Table(title=title, title_justify="left")
     sizes = sorted({n for lines in by_case.values() for line in lines.values() for n in line}, reverse=True)
     for heading in ("case, method", *map(str, sizes)):

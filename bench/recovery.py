@@ -85,7 +85,8 @@ JUDGES = {"kl": Judge, "nll": LikelihoodJudge}
 
 
 def measure(cell: Cell) -> Figures:
-    """Nats per token by text and window, the walk's processor seconds, and the process's peak memory in bytes."""
+    """By text and window nats per token, and the score with those of each window; the walk's processor seconds, and the
+    process's peak memory in bytes."""
     stack = opened(cell, cell.model)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
@@ -93,7 +94,9 @@ def measure(cell: Cell) -> Figures:
             prune(stack, cell, Path(folder))
         figures: Figures = {"seconds": time.process_time() - started, "peak_rss": peak_rss()}
         subject = opened(cell, folder) if cell.kept else stack
-        return figures | {"nll": {text: _nlls(subject, text, cell) for text in cell.evaluation}}
+        scores = {text: _scores(subject, text, cell) for text in cell.evaluation}
+        nll = {text: {window: score["nll"] for window, score in found.items()} for text, found in scores.items()}
+        return figures | {"nll": nll, "scores": scores}
 
 
 def opened(cell: Cell, model: str | Path, keeping: Keeping | None = None) -> Stack:
@@ -114,9 +117,9 @@ def prune(stack: Stack, cell: Cell, folder: Path) -> None:
     write_pruned(source, results, form_of(cell.method, soft=False), folder)
 
 
-def _nlls(stack: Stack, text: str, cell: Cell) -> dict[str, float]:
+def _scores(stack: Stack, text: str, cell: Cell) -> dict[str, Figures]:
     tokens = tokenize(stack.checkpoint.folder, read_text(text, "evaluation"))[: cell.tokens + 1]
-    return {str(window): perplexity(stack, tokens, window).nll for window in cell.windows}
+    return {str(window): perplexity(stack, tokens, window).as_dict() for window in cell.windows}
 
 
 def peak_rss() -> int:

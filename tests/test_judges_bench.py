@@ -1,13 +1,16 @@
 """The benchmark of the two judges of recovery."""
 
+import math
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from bench.judges import cells, tables
+from bench.judges import cells, differences, tables
 from bench.recovery import Cell, LikelihoodJudge, measure
+from ghost.evaluation.perplexity import Perplexity
 from ghost.recovery import recover
 from ghost.recovery.judge import Judge
 from tests.models import make_model, text
@@ -61,3 +64,25 @@ def test_a_table_has_a_row_for_every_number_of_windows_and_judge(
     assert table.row_count == 2
     for rise in ("+1.01%", "+2.02%", "+3.05%", "+4.08%"):
         assert rise in printed
+
+
+def score(*nats: float) -> dict[str, Any]:
+    nll = sum(nats) / (32 * len(nats))
+    return Perplexity(math.exp(nll), nll, 32 * len(nats), 32, nats).as_dict()
+
+
+def test_what_recovery_brings_has_the_error_of_its_pairs_and_a_word_for_noise(
+    base: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nats = {("none", "kl"): (60.0, 80.0, 40.0, 100.0), ("fit", "nll"): (61.0, 79.0, 40.5, 99.8),
+            ("fit", "kl"): (58.0, 78.0, 38.0, 98.1)}  # fmt: skip
+    found = {
+        cell: {"nll": {}, "scores": {base.evaluation[0]: {"32": score(*nats[cell.level, cell.judge])}}}
+        for cell in cells(base, [4], [0], ["nll", "kl"])
+    }
+    (table,) = differences(found)
+    Console(width=200).print(table)
+    nll, kl = (line for line in capsys.readouterr().out.splitlines() if "%" in line)
+    assert "nll" in nll and "noise" in nll and "kl" in kl and "noise" not in kl
+    assert f"{math.exp(-7.9 / 128) - 1:+.2%}" in kl, "the dense model is as good as the plain one here"
+    assert not [*differences({cell: {"nll": {}} for cell in found})]
