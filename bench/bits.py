@@ -10,7 +10,6 @@ The same command goes on from its `--out`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +18,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
+from bench import lambada, proof
 from bench.bits_tables import draw, tables
-from bench.proof import Subject, kept_figures, language_subject, pruned, recall_subject
+from bench.proof import DENSE, Subject, asked_subjects, kept_figures, pruned
 from bench.proof_tables import PAIRS
-from ghost.calibration.tokens import load_tokenizer
 from ghost.evaluation.contexts import PREDICTED, segments
-from ghost.evaluation.harness import benchmark_manager, parse_benchmarks, run_benchmarks
 from ghost.evaluation.recall import METRICS, recall
 from ghost.evaluation.stack_module import BATCH, StackModule
 from ghost.evaluation.stored import UNROUNDED, mean_nll, state_bytes, ways
@@ -34,8 +31,8 @@ from ghost.stack import Stack
 from ghost.stored_state import DTYPES, parse_dtypes
 
 METHODS, KEPT = "ghost,ghost+fit,balanced", "128,64,32,16,8"
-WINDOW = 2048
-TASK = "local_lambada"
+WINDOW, TOKENS = 2048, 100_000
+"""Of the evaluation text: a window, and those that windows are spread over."""
 ASKED = ("model", "prose", "recall", "lambada", "passages", "samples", "windows", "prompts", "dtypes")
 
 
@@ -73,12 +70,9 @@ def _recalled(subject: Subject, stack: Stack) -> dict[str, float]:
 def _passages(measures: Measures, subject: Subject, stack: Stack) -> dict[str, float]:
     if not measures.lambada or subject.text is None:
         return {}
-    tasks = parse_benchmarks(f"{TASK}:{measures.lambada}", allow_code=False)
-    tokenizer, manager = load_tokenizer(subject.stack.checkpoint.folder), benchmark_manager(tasks)
-    found = run_benchmarks(
-        StackModule(stack), tokenizer, tasks, manager=manager, limit=measures.passages, seed=0, batch=BATCH
-    )
-    return {f"LAMBADA: {metric}": figure["value"] for metric, figure in found[TASK]["metrics"].items()}
+    folder = subject.stack.checkpoint.folder
+    found = lambada.metrics(StackModule(stack), folder, measures.lambada, limit=measures.passages, batch=BATCH)
+    return {f"LAMBADA: {metric}": figure["value"] for metric, figure in found.items()}
 
 
 def run(
@@ -89,20 +83,13 @@ def run(
     out: Path | None,
     figures: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fill in what is not in `figures` yet: {subject: {method: {kept: figures}}}, dense under its own size."""
+    """As `bench.proof.run`, of these measures."""
     measured = partial(measure, measures)
-    for name, subject in subjects.items():
-        found, whole = figures.setdefault(name, {}), subject.stack.checkpoint.mixer_layout.d_state
-        cells = [("dense", whole), *((method, n) for n in kept if n != whole for method in methods)]
-        for method, n in track(cells, name):
-            if str(n) not in (row := found.setdefault(method, {})):
-                dense = method == "dense"
-                row[str(n)] = (
-                    measured(subject, subject.stack) if dense else pruned(subject, method, n, 0, figures=measured)
-                )
-                if out:
-                    out.write_text(json.dumps(figures, indent=1) + "\n")
-    return figures
+
+    def of_cell(subject: Subject, method: str, n: int) -> dict[str, Any]:
+        return measured(subject, subject.stack) if method == DENSE else pruned(subject, method, n, 0, figures=measured)
+
+    return proof.run(subjects, methods, kept, out, figures, of_cell)
 
 
 def main() -> None:
@@ -127,23 +114,12 @@ def main() -> None:
     dtypes = parse_dtypes(args.dtypes)
     measures = Measures(dtypes=dtypes, windows=args.windows, lambada=args.lambada, passages=args.passages)
     kept = [int(n) for n in args.kept.split(",")]
-    run(_subjects(args), measures, args.methods.split(","), kept, args.out, figures)
+    run(asked_subjects(args, TOKENS), measures, args.methods.split(","), kept, args.out, figures)
     found = {name: figures[name] for name in ("model", "prose", "recall") if name in figures}
     for table in tables(found):
         Console(width=120).print(table)
     if args.picture:
         args.picture.write_text(draw(found), encoding="utf-8")
-
-
-def _subjects(args: argparse.Namespace) -> dict[str, Subject]:
-    subjects, tokens = {}, 100_000
-    if args.model != "none":
-        subjects["model"] = language_subject(args.model, args.samples, tokens)
-    if args.prose:
-        subjects["prose"] = language_subject(args.prose[0], args.samples, tokens, *args.prose[1:])
-    if args.recall:
-        subjects["recall"] = recall_subject(args.recall, args.samples, args.prompts)
-    return subjects
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.curves import Panel, picture, round_up
 from bench.proof_tables import DISTANCES, LANGUAGE, PAIRS, case_name
 from ghost.evaluation.stored import EVERY
+from ghost.significance import paired
 
 DRAWN = ("ghost+fit", "ghost", "balanced")
 """The first of these that there is, is the method of the picture."""
@@ -50,9 +51,8 @@ def rise(point: Point, every: int, found: Mapping[str, Any]) -> tuple[float, flo
     (dense,) = found["dense"].values()
     (before,), nll = dense[WHOLE]["nll"].values(), point.figures["nll"]
     after = nll.get(str(every)) or next(iter(nll.values()))  # what is not rounded is the same after any number of steps
-    differences = [one - other for one, other in zip(after, before, strict=True)]
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return math.expm1(statistics.fmean(differences)), error
+    nats, error = paired(before, after)
+    return math.expm1(nats), math.nan if error is None else error
 
 
 def accuracies(point: Point) -> list[float]:

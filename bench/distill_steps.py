@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from bench.recovery import Cell
 from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import MixerLayout
+from ghost.recovery.fit import rows_of_bc
 from ghost.stack import Head, Stack
 from ghost.stream import Stream
 
@@ -111,7 +112,7 @@ def _loss(logits: Head, layers: list[DecoderLayer], stream: Stream, dense_blm: T
 def _optimizer(layers: list[DecoderLayer], layout: MixerLayout, trial: Trial) -> torch.optim.Adam:
     """Rates by the size of what is trained; a bias may be zero, and goes with what it is added to. Rows that are not
     trained get no gradient, and Adam leaves them."""
-    places, groups = _rows_of_bc(layout), []
+    places, groups = rows_of_bc(layout), []
     for layer in layers:
         for name, tensor in layer.mixer.items():
             rows = slice(None) if trial.trained == "all" else places.get(name)
@@ -120,12 +121,6 @@ def _optimizer(layers: list[DecoderLayer], layout: MixerLayout, trial: Trial) ->
                 tensor.requires_grad_().register_hook(lambda grad, rows=rows: _only(grad, rows))
                 groups.append({"params": [tensor], "rate": trial.rate * float(size)})
     return torch.optim.Adam(groups, betas=BETAS)
-
-
-def _rows_of_bc(layout: MixerLayout) -> dict[str, slice]:
-    z, x, B, C, _ = layout.in_proj_sections
-    rows, channels = slice(z + x, z + x + B + C), slice(x, x + B + C)
-    return {"in_proj.weight": rows, "in_proj.bias": rows, "conv1d.weight": channels, "conv1d.bias": channels}
 
 
 def _only(grad: Tensor, rows: slice) -> Tensor:

@@ -8,7 +8,7 @@ KL(dense || pruned). Every cell is one of `bench.recovery`; the same command goe
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +43,18 @@ def tables(found: dict[Cell, Figures]) -> Iterator[Table]:
         for where, rise in rises(found[cell], found[dense]).items():
             rows.setdefault(where, {}).setdefault((cell.samples, judge), {})[cell.seed] = rise
     for where, by_row in rows.items():
-        table = Table(title=f"Rise of perplexity, {dense.model}, {pruned[0].kept} kept, {where}", title_justify="left")
-        for name in ("windows", "judged by", *(f"seed {seed}" for seed in seeds)):
-            table.add_column(name, justify="right")
-        for (samples, judge), by_seed in by_row.items():
-            table.add_row(str(samples), judge, *(f"{by_seed[seed]:+.2%}" for seed in seeds))
-        yield table
+        told = {row: [f"{by_seed[seed]:+.2%}" for seed in seeds] for row, by_seed in by_row.items()}
+        yield _table(f"Rise of perplexity, {dense.model}, {pruned[0].kept} kept, {where}", seeds, told)
+
+
+def _table(title: str, seeds: Sequence[int], rows: Mapping[tuple[int, str], Sequence[str]]) -> Table:
+    """A row for every number of windows and judge, a column for every seed."""
+    table = Table(title=title, title_justify="left")
+    for name in ("windows", "judged by", *(f"seed {seed}" for seed in seeds)):
+        table.add_column(name, justify="right")
+    for (samples, judge), by_seed in rows.items():
+        table.add_row(str(samples), judge, *by_seed)
+    return table
 
 
 def differences(found: dict[Cell, Figures]) -> Iterator[Table]:
@@ -65,17 +71,13 @@ def differences(found: dict[Cell, Figures]) -> Iterator[Table]:
 
 def _beside_plain(where: str, scores: dict[Cell, Perplexity]) -> Table:
     dense, *pruned = scores
-    table = Table(title=f"Rise less the rise without recovery, {where}", title_justify="left")
-    for name in ("windows", "judged by", *(f"seed {seed}" for seed in dict.fromkeys(cell.seed for cell in pruned))):
-        table.add_column(name, justify="right")
     rows: dict[tuple[int, str], list[str]] = {}
     for cell in pruned:
         if cell.level != PLAIN:
             plain = scores[replace(cell, level=PLAIN, judge=dense.judge)]
             rows.setdefault((cell.samples, cell.judge), []).append(_difference(scores[cell], plain, scores[dense]))
-    for (samples, judge), by_seed in rows.items():
-        table.add_row(str(samples), judge, *by_seed)
-    return table
+    seeds = list(dict.fromkeys(cell.seed for cell in pruned))
+    return _table(f"Rise less the rise without recovery, {where}", seeds, rows)
 
 
 def _difference(recovered: Perplexity, plain: Perplexity, dense: Perplexity) -> str:

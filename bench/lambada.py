@@ -46,14 +46,19 @@ def write(path: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
+def metrics(model: Any, folder: Path, path: Path | str, limit: int | None = None, batch: int = 1) -> Figures:
+    """lm-eval's figures by name, of at most `limit` passages of the file; `folder` has the model's tokenizer."""
+    tasks = parse_benchmarks(f"{TASK}:{path}", allow_code=False)
+    tokenizer, manager = load_tokenizer(folder), benchmark_manager(tasks)
+    return run_benchmarks(model, tokenizer, tasks, manager=manager, limit=limit, seed=0, batch=batch)[TASK]["metrics"]
+
+
 def measure(stack: Stack, files: dict[str, Path]) -> Figures:
     """For each part whether each last word was said, the share of them that was, and its perplexity."""
     source, figures = stack.checkpoint, Figures()
-    model, tokenizer = stock_model(source, stack.device, stack.dtype), load_tokenizer(source.folder)
+    model = stock_model(source, stack.device, stack.dtype)
     for name, path in files.items():
-        tasks = parse_benchmarks(f"{TASK}:{path}", allow_code=False)
-        manager = benchmark_manager(tasks)
-        found = run_benchmarks(model, tokenizer, tasks, manager=manager, limit=None, seed=0, batch=1)[TASK]["metrics"]
+        found = metrics(model, source.folder, path)
         figures |= {f"{name}: accuracy": found["acc"]["value"], f"{name}: perplexity": found["perplexity"]["value"]}
         figures[f"{name}: said"] = found["acc"]["documents"]
     return figures

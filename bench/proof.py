@@ -43,6 +43,7 @@ from ghost.walk import walk
 
 METHODS = "ghost,ghost+lstsq,ghost+fit,balanced,random"
 KEPT = "128,64,32,16,8,4,2"
+DENSE = "dense"
 LENGTH, WINDOW = 128, 2048
 SEEDS = {"random": (0, 1, 2)}
 """Seeds of a method, whose figures are averaged; one for the others."""
@@ -130,18 +131,26 @@ def averaged(subject: Subject, method: str, kept: int) -> dict[str, Any]:
     return {name: np.mean([figures[name] for figures in every], axis=0).tolist() for name in every[0]}
 
 
+def of_cell(subject: Subject, method: str, kept: int) -> dict[str, Any]:
+    """The figures of the dense model, or of one that is cut to `kept`."""
+    return measure(subject, subject.stack) if method == DENSE else averaged(subject, method, kept)
+
+
 def run(
-    subjects: dict[str, Subject], methods: list[str], kept: list[int], out: Path | None, figures: dict[str, Any]
+    subjects: dict[str, Subject],
+    methods: list[str],
+    kept: list[int],
+    out: Path | None,
+    figures: dict[str, Any],
+    of_cell: Callable[[Subject, str, int], dict[str, Any]] = of_cell,
 ) -> dict[str, Any]:
     """Fill in what is not in `figures` yet: {subject: {method: {kept: figures}}}, dense under its own size."""
     for name, subject in subjects.items():
-        found, whole = figures.setdefault(name, {}), str(subject.stack.checkpoint.mixer_layout.d_state)
-        if "dense" not in found:
-            found["dense"] = {whole: measure(subject, subject.stack)}
-        cells = [(method, n) for n in kept if str(n) != whole for method in methods]
+        found, whole = figures.setdefault(name, {}), subject.stack.checkpoint.mixer_layout.d_state
+        cells = [(DENSE, whole), *((method, n) for n in kept if n != whole for method in methods)]
         for method, n in track(cells, name):
             if str(n) not in (row := found.setdefault(method, {})):
-                row[str(n)] = averaged(subject, method, n)
+                row[str(n)] = of_cell(subject, method, n)
                 if out:
                     out.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
@@ -165,7 +174,8 @@ def main() -> None:
     asked |= {"lambada": str(args.lambada)} if args.lambada else {}
     figures = kept_figures(args.out, asked)
     with tempfile.TemporaryDirectory() as folder:
-        subjects = _subjects(args, lambada.write(args.lambada, Path(folder)) if args.lambada else {})
+        last_words = lambada.write(args.lambada, Path(folder)) if args.lambada else {}
+        subjects = asked_subjects(args, args.tokens, last_words)
         run(subjects, args.methods.split(","), [int(n) for n in args.kept.split(",")], args.out, figures)
     found = {name: figures[name] for name in ("model", "prose", "recall") if name in figures}
     for table in tables(found):
@@ -174,14 +184,17 @@ def main() -> None:
         args.picture.write_text(draw(found), encoding="utf-8")
 
 
-def _subjects(args: argparse.Namespace, last_words: dict[str, Path]) -> dict[str, Subject]:
+def asked_subjects(
+    args: argparse.Namespace, tokens: int, last_words: dict[str, Path] | None = None
+) -> dict[str, Subject]:
+    """Those of --model, --prose and --recall; the prose model says the `last_words` of files."""
     subjects = {}
     if args.model != "none":
-        subjects["model"] = language_subject(args.model, args.samples, args.tokens)
+        subjects["model"] = language_subject(args.model, args.samples, tokens)
     if args.prose:
         model, calibration, evaluation = args.prose
-        prose = language_subject(model, args.samples, args.tokens, calibration, evaluation)
-        subjects["prose"] = replace(prose, lambada=last_words)
+        prose = language_subject(model, args.samples, tokens, calibration, evaluation)
+        subjects["prose"] = replace(prose, lambada=last_words or {})
     if args.recall:
         subjects["recall"] = recall_subject(args.recall, args.samples, args.prompts)
     return subjects

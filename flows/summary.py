@@ -77,9 +77,10 @@ def headline(summary: dict[str, Any]) -> str:
 
 def as_markdown(summary: dict[str, Any], checkpoint: str, page: str) -> str:
     """The headline table with links for Prefect's run page; `page` is where the report lies, a path or an address."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(summary)]
-    lines += [f"\n{note}" for note in [noted(row[-1] for row in rows(summary))] if note]
+    figures, lines = rows(summary), ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
+    lines += ["| " + " | ".join(row) + " |" for row in figures]
+    if note := noted(row[-1] for row in figures):
+        lines.append(f"\n{note}")
     lines += [f"\n**Warning**: {warning}" for warning in summary.get("warnings", [])]
     places = f"- checkpoint: `{checkpoint}`\n- report: {_linked(page)}\n- run: `{summary['run_id']}`\n"
     return f"# {_title(summary)}\n\n" + "\n".join(lines) + f"\n\n{places}"

@@ -5,7 +5,7 @@ in decoding it is rounded after every token, and what a slow head adds to it may
 lost. A perplexity by chunks shows nothing of that, so every precision is measured in both ways.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -102,14 +102,16 @@ def recalled(
 ) -> Iterator[rows.Row]:
     """Recall where the state is written after every step; float32's is that of the part recall."""
     for way in decoding(dtypes):
-        for (pairs, distance), made in prompts.items():
-            scores = {name: recall.recall(stack.storing(way), made, progress) for name, stack in stacks.items()}
-            for metric in recall.METRICS:
-                by_model = {name: score[metric] for name, score in scores.items()}
-                yield from rows.sampled("state", f"{label(way)}, {pairs} pairs, distance {distance}", metric, by_model)
+        kept_so = {name: stack.storing(way) for name, stack in stacks.items()}
+        yield from _of_way(way, recall.recall_rows(recall.compared(kept_so, prompts, progress)))
 
 
 def of_benchmarks(way: StoredState, found: Mapping[str, Mapping[str, Any]]) -> Iterator[rows.Row]:
     """What `harness.run_benchmarks` found, by model."""
-    for row in rows.of_benchmarks(found):
+    return _of_way(way, rows.of_benchmarks(found))
+
+
+def _of_way(way: StoredState, measured: Iterable[rows.Row]) -> Iterator[rows.Row]:
+    """What another part has measured, of a state that is kept so."""
+    for row in measured:
         yield row | {"part": "state", "case": f"{label(way)}, {row['case']}"}

@@ -79,8 +79,8 @@ def _through(dense: DecoderLayer, inputs_blm: Tensor) -> Windows:
     return Windows(inputs_blm, z_bli, inputs.x_blhp, inputs.dt_blh, output_blm)
 
 
-def _where(layout: MixerLayout) -> dict[str, slice]:
-    """Where in a mixer's tensors the rows of B and C are."""
+def rows_of_bc(layout: MixerLayout) -> dict[str, slice]:
+    """By name, where in a mixer's tensors the rows of B and C are."""
     z, x, B, C, _ = layout.in_proj_sections
     rows, channels = slice(z + x, z + x + B + C), slice(x, x + B + C)
     return dict.fromkeys(ROWS, rows) | dict.fromkeys(CHANNELS, channels) | dict.fromkeys(PROJECTIONS, slice(None))
@@ -88,7 +88,7 @@ def _where(layout: MixerLayout) -> dict[str, slice]:
 
 def parts_of(layout: MixerLayout, mixer: Weights) -> Parts:
     """Copies of the rows that make B and C, projections included."""
-    return {name: mixer[name][rows].clone() for name, rows in _where(layout).items() if name in mixer}
+    return {name: mixer[name][rows].clone() for name, rows in rows_of_bc(layout).items() if name in mixer}
 
 
 def _fitted(layout: MixerLayout, parts: Parts) -> Parts:
@@ -100,7 +100,7 @@ def _put(layer: DecoderLayer, parts: Parts) -> dict[str, Tensor]:
     mixer = dict(layer.mixer)
     for name, part in _fitted(layer.layout, parts).items():
         mixer[name] = mixer[name].clone()
-        mixer[name][_where(layer.layout)[name]] = part.to(mixer[name])
+        mixer[name][rows_of_bc(layer.layout)[name]] = part.to(mixer[name])
     return mixer
 
 

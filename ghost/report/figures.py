@@ -151,7 +151,7 @@ def rise_of_perplexity(summary: Mapping[str, Any]) -> str:
 
 def signed_percent(share: float | None, digits: int = 2) -> str:
     """`+1.20%`, `−50.00%`."""
-    return in_form(share, f"{{:+,.{digits}%}}").replace("-", "−")
+    return percent_change(share, None, digits)
 
 
 def task_change(score: Mapping[str, Any]) -> str:
