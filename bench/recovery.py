@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from torch import Tensor
+
 from bench.pruned import write_pruned
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
@@ -29,7 +31,6 @@ from ghost.checkpoint.source import open_checkpoint
 from ghost.config import resolve_device, resolve_dtype
 from ghost.evaluation.perplexity import perplexity
 from ghost.likelihood import nlls
-from ghost.recovery import recover
 from ghost.recovery.judge import Judge, Parts
 from ghost.saliency import form_of
 from ghost.settings import RunSettings
@@ -72,13 +73,17 @@ class Cell:
 class LikelihoodJudge(Judge):
     """Compares candidates by the negative log-likelihood of held-back tokens, as ghost did before."""
 
-    def _divergence(self, logits: Head, parts: Parts, dense: Parts) -> float:
-        vocab = self.held.stack.checkpoint.vocab_size
+    def __init__(self, stack: Stack, tokens_bl: Tensor, *others: Any) -> None:
+        super().__init__(stack, tokens_bl, *others)
+        self.tokens_bl = tokens_bl
+
+    def _divergence(self, logits: Head, parts: Parts) -> float:
+        vocab = self.stack.checkpoint.vocab_size
         totals = [
-            nlls(logits, part.hidden_blm[:, :-1], self.held.tokens_bl[rows, 1:], vocab).sum()
-            for part, rows in zip(parts, self.held.parts(), strict=True)
+            nlls(logits, part.hidden_blm[:, :-1], self.tokens_bl[rows, 1:], vocab).sum()
+            for part, rows in zip(parts, self.parts, strict=True)
         ]
-        return float(sum(totals)) / len(self.held.rows)
+        return float(sum(totals)) / sum(map(len, self.parts))
 
 
 JUDGES = {"kl": Judge, "nll": LikelihoodJudge}
@@ -111,8 +116,8 @@ def prune(stack: Stack, cell: Cell, folder: Path) -> None:
     tokens = tokenize(source.folder, read_text(cell.calibration, "calibration"))
     sparsity = 1 - cell.kept / source.mixer_layout.d_state
     settings = RunSettings.make(method=cell.method, recovery=cell.level, sparsity=sparsity, round_to=1, seed=cell.seed)
-    # `ghost.recovery.recover` is the function; its module has the judge
-    with patch.object(sys.modules[recover.__module__], "Judge", JUDGES[cell.judge]):
+    # `walk` is the function; its module has the judge
+    with patch.object(sys.modules[walk.__module__], "Judge", JUDGES[cell.judge]):
         results = list(walk(stack, sample_windows(tokens, cell.samples, cell.length, cell.seed), settings))
     write_pruned(source, results, form_of(cell.method, soft=False), folder)
 

@@ -121,24 +121,24 @@ def _counted(stack: Stack, reads: Counter[str]) -> Iterator[None]:
 def at_size(level: str, clock: Seconds, plain: float, layers: int, tokens: int) -> Seconds:
     """Seconds of the phases for so many layers of the shape that was timed, and so many tokens in windows of LENGTH.
 
-    Walk and dense path grow with layers x tokens; look-ahead, the ridge's sums and the fit's preparation with layers x
-    the tokens that recovery takes; the fit's steps and the ridge's solutions with the layers; the judge with the tokens
-    held back x the layers that it goes through, up to AHEAD more for each layer; its head with the tokens held back x
-    the layers.
+    Walk, dense path and what else there is grow with layers x tokens; the ridge's sums and the fit's preparation with
+    layers x the tokens that recovery takes; the fit's steps and the ridge's solutions with the layers; the look-ahead
+    with layers x the tokens held back, and the judge with those x the layers that it goes through, up to AHEAD more for
+    each layer; its head with the tokens held back x the layers.
     """
     more, timed = layers / LAYERS, SAMPLES * LENGTH
-    walked, taken = tokens / timed, min(tokens, pairs.FITTED_MOST) / timed
+    walked, taken, seen = (min(tokens, most) / timed for most in (tokens, pairs.FITTED_MOST, pairs.HELD_MOST))
     seconds = {"walk": plain * more * walked}
     if level == "none":
         return seconds
     part = {name: clock[name] for name in PHASES}
     held = min(tokens // pairs.HELD_BACK, pairs.HELD_MOST) / (timed // pairs.HELD_BACK)
-    dense = clock["all"] - sum(part.values()) - 2 * plain
+    rest = clock["all"] - sum(part.values()) - 2 * plain
     through = passes(layers, judge.AHEAD) / passes(LAYERS, judge.AHEAD)
     checks = (1 + fit.STEPS // fit.CHECK_EVERY) / (1 + 1)
     return seconds | {
-        "look-ahead": plain * more * taken,
-        "dense path": dense * more * walked,
+        "look-ahead": plain * more * seen,
+        "dense path and the rest": rest * more * walked,
         "fit: windows": part["windows"] * more * taken,
         "fit: steps": part["step"] * more * fit.STEPS / STEPS,
         "fit: checks": part["error"] * more * held * checks,

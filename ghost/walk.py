@@ -19,8 +19,8 @@ from ghost.kernels import exact_products
 from ghost.mixer import Weights
 from ghost.pruned_path import PrunedPath
 from ghost.pruning import Pruning
-from ghost.recovery import DensePath, Pairs, Recovered, check_room, recover
-from ghost.recovery.pairs import FITTED_MOST, share
+from ghost.recovery import DensePath, Judge, Pairs, Recovered, check_room, recover
+from ghost.recovery.pairs import HELD_MOST, share, split
 from ghost.saliency import (
     LayerStatistics,
     Survey,
@@ -84,7 +84,7 @@ class Walk:
         self._stored: dict[int, Callable[[], Weights]] = {}
         self._path: PrunedPath | None = None
         self._dense: DensePath | None = None
-        self._outlook: dict[int, Channels] = {}
+        self._judge: Judge | None = None
         self._surveyed: Survey | None = None
 
     @cached_property
@@ -143,13 +143,11 @@ class Walk:
         """Layer i's pruned tensors, corrected as the settings say. Layers before it must be restored."""
         path = self._reach(i)
         path.let_go()
-        assert self._dense is not None
-        inputs_blm = torch.cat(list(path.mixer_inputs()))
-        rows = torch.arange(len(self.share_bl))
-        own = path.stream, self._dense.stream, inputs_blm, self._dense.outputs(), rows
-        pairs = Pairs(self.stack, self.share_bl, *own, self._outlook, self.team, self._first)
+        assert self._judge is not None
+        inputs_blm, target_blm = torch.cat(list(path.mixer_inputs())), self._dense and self._dense.outputs()
+        pairs = Pairs(self.stack, inputs_blm, target_blm, torch.arange(len(inputs_blm)), self.team, self._first)
         level, seed = self.settings.recovery, self.settings.seed
-        return recover(pairs, i, pruned, local=level == "local", seed=seed, refit=level == "fit")
+        return recover(pairs, self._judge, i, path.stream, pruned, level=level, seed=seed)
 
     def restore(self, i: int, selection: Selection, stored: Callable[[], Weights] | None = None) -> None:
         """Layer i keeps these channels from now on; the next layers see what it leaves. After the last one, the
@@ -160,15 +158,17 @@ class Walk:
         if stored is not None:
             self._stored[i] = stored
         if len(self._selections) == len(self.stack.mixers):
-            self._path = self._dense = None
+            self._path = self._dense = self._judge = None
             self._stored.clear()
 
     def _reach(self, i: int) -> PrunedPath:
-        """The pruned path at the entry of layer i; for recovery the dense one keeps up with it."""
+        """The pruned path at the entry of layer i; where recovery wants its outputs, the dense one keeps up with it."""
         self._check_turn(i)
         if self._path is None:
             if self.recovers:
-                self._outlook, self._dense = dict(self._look_ahead()), DensePath(self.stack, self.share_bl)
+                self._judge = self._make_judge()
+            if self.recovers and self.settings.recovery != "fit":
+                self._dense = DensePath(self.stack, self.share_bl)
             self._path = PrunedPath(self.stack, self.share_bl)
         while self._path.position < i:
             if self._dense is not None:
@@ -179,11 +179,15 @@ class Walk:
     def _check_turn(self, i: int) -> None:
         assert i == self.stack.mixers[len(self._selections)], f"layer {i} after {list(self._selections)}"
 
+    def _make_judge(self) -> Judge:
+        _, held = split(self._first, len(self.share_bl), *self.tokens_bl.shape)
+        return Judge(self.stack, self.share_bl, held, dict(self._look_ahead()), self.team)
+
     def _look_ahead(self) -> Iterator[tuple[int, Channels]]:
-        """What B and C of every layer are going to go through, as far as a walk without recovery can tell, on the
-        windows that recovery would take."""
+        """What B and C of every layer are going to go through, as far as a walk without recovery can tell on as many
+        windows as are held back."""
         plain = self.settings.model_copy(update={"recovery": "none"})
-        every = share(*self.tokens_bl.shape[:2], most=FITTED_MOST)
+        every = share(*self.tokens_bl.shape[:2], most=HELD_MOST)
         for result in walk(self.stack, self.tokens_bl[::every], plain, self.team):
             channels = self.form.channels(result.selection, result.changed)
             assert channels is not None, "a form that admits recovery"

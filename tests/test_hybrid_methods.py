@@ -14,13 +14,13 @@ from torch.testing import assert_close
 import ghost
 from ghost.errors import SettingsError
 from ghost.evaluation.verify import verify
-from ghost.recovery import DensePath, Pairs
-from ghost.recovery.judge import Judge
+from ghost.recovery import DensePath, Judge
 from ghost.saliency import METHODS
 from ghost.saliency.gradients import gate_gradients
-from ghost.selection import Selection, select
+from ghost.selection import select
 from ghost.settings import RunSettings
 from ghost.stack import Stack
+from ghost.stream import Stream
 from ghost.surgery import pad_mixer, slice_mixer
 from ghost.walk import LayerResult, Walk
 from tasks.run.open import open_run
@@ -101,15 +101,12 @@ def test_gradients_are_those_of_autograd_through_stock(case: Case) -> None:
         assert_close(gradients.squares_gn, G_bgn.square().sum(0), rtol=0, atol=1e-3 * scale**2)
 
 
-def at_second_mixer(stack: Stack, kept: Selection) -> Pairs:
-    """The dense stream there, later mixers going to keep `kept`."""
-    dense, i = DensePath(stack, TOKENS), stack.mixers[1]
+def dense_stream(stack: Stack, i: int) -> Stream:
+    """At the entry of layer i."""
+    dense = DensePath(stack, TOKENS)
     while dense.position < i:
         dense.advance()
-    inputs_blm, rows = stack.layer(i).mixer_input(dense.stream), torch.arange(len(TOKENS))
-    return Pairs(
-        stack, TOKENS, dense.stream, dense.stream, inputs_blm, dense.outputs(), rows, dict.fromkeys(stack.mixers, kept)
-    )
+    return dense.stream
 
 
 @torch.inference_mode()
@@ -119,16 +116,18 @@ def test_the_judge_measures_what_stock_measures(case: Case) -> None:
     saliency_gn = torch.rand(layout.n_groups, layout.d_state, generator=torch.Generator().manual_seed(0))
     half, every = select(saliency_gn, 8), select(saliency_gn, 16)
     i, path = source.mixers[1], source.names.mixers[source.mixers[1]]
-    held = at_second_mixer(case.stack, half).split()[1]
+    rows, stream = torch.tensor([3, 7]), dense_stream(case.stack, i)
+    judge = Judge(case.stack, TOKENS, rows, dict.fromkeys(source.mixers, half))
     cut = slice_mixer(layout, source.mixer(i), half)[1]
     model = mask_stock(load_stock(source.folder), source, [every, every, *[half] * len(source.mixers)])
-    dense_blv = stock_logits(load_stock(source.folder), TOKENS[held.rows]).double().log_softmax(-1)
-    found = Judge(held, i, case.stack.layer(i)).divergences([case.stack.layer(i), case.stack.layer(i, cut)])
+    dense_blv = stock_logits(load_stock(source.folder), TOKENS[rows]).double().log_softmax(-1)
+    found = judge.divergences(i, stream, [case.stack.layer(i), case.stack.layer(i, cut)])
     for kl, mixer in zip(found, (source.mixer(i), pad_mixer(layout, cut)), strict=True):
         model.load_state_dict({f"{path}.{name}": tensor for name, tensor in mixer.items()}, strict=False)
-        found_blv = stock_logits(model, TOKENS[held.rows]).double().log_softmax(-1)
+        found_blv = stock_logits(model, TOKENS[rows]).double().log_softmax(-1)
         expected = (dense_blv.exp() * (dense_blv - found_blv)).sum(-1).mean()
-        assert kl == pytest.approx(float(expected), rel=1e-3)
+        # after the last mixer, dense is dense: what is left is rounding in batches of other sizes
+        assert kl == pytest.approx(float(expected), rel=1e-3, abs=1e-7)
     assert abs(found[0] - found[1]) > 0.01 * found[0]
 
 
@@ -158,6 +157,7 @@ def stored(result: LayerResult) -> dict[str, Tensor]:
     return result.recovered.mixer
 
 
+RIDGES = ("lstsq x1", "lstsq x0.5", "lstsq x0.25")
 RECOVERY = dict(zip(HYBRIDS, ("lstsq", "fit", "lstsq", "local", "fit"), strict=True))
 
 
@@ -166,7 +166,8 @@ def test_recovery_never_loses_and_is_taken_up_to_the_last_bit(case: Case, tmp_pa
     pruned = ghost.prune(case.folder, calibration=TOKENS, round_to=4, recovery=recovery)
     for found in (result.recovered for result in pruned.layers):
         assert found is not None and found.kl[found.chosen] == min(found.kl.values()) <= found.kl["none"]
-        assert {recovery} - {"lstsq"} <= found.kl.keys() and len(found.kl) > 3
+        tried = {recovery} if recovery == "fit" else {*RIDGES, recovery} - {"lstsq"}
+        assert found.kl.keys() == {"none"} | tried
     assert_works(pruned, case, tmp_path / "saved")
     first, second, *_ = pruned.layers
     steps = Walk(case.stack, TOKENS, RunSettings.make(round_to=4, recovery=recovery))

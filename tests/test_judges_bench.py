@@ -11,8 +11,8 @@ from rich.console import Console
 from bench.judges import cells, differences, tables
 from bench.recovery import Cell, LikelihoodJudge, measure
 from ghost.evaluation.perplexity import Perplexity
-from ghost.recovery import recover
 from ghost.recovery.judge import Judge
+from ghost.walk import walk
 from tests.models import make_model, text
 
 
@@ -51,7 +51,7 @@ def test_the_likelihood_judges_what_it_is_asked_to_and_nothing_after_it(
     before = len(judged)
     measure(replace(base, level="lstsq", judge="kl"))
     assert len(judged) == before
-    assert vars(sys.modules[recover.__module__])["Judge"] is Judge
+    assert vars(sys.modules[walk.__module__])["Judge"] is Judge
 
 
 def test_a_table_has_a_row_for_every_number_of_windows_and_judge(

@@ -39,6 +39,7 @@ LAYERS, ROWS, LENGTH = 3, 9, 24
 TOKENS = random_tokens(ROWS, LENGTH)
 FIRST = select(-torch.arange(16.0).expand(2, -1), 4)
 """The first four channels of each of two groups."""
+RIDGES = ("lstsq x1", "lstsq x0.5", "lstsq x0.25")
 
 
 @pytest.fixture(autouse=True)
@@ -60,21 +61,24 @@ def pruned(stack: Stack, i: int) -> DecoderLayer:
 @pytest.fixture(scope="module")
 def pairs(stack: Stack) -> Pairs:
     """The entry of layer 0, where both paths are the same."""
-    dense, path = DensePath(stack, TOKENS), PrunedPath(stack, TOKENS)
-    inputs_blm, outlook = torch.cat(list(path.mixer_inputs())), dict.fromkeys(range(LAYERS), FIRST)
-    return Pairs(stack, TOKENS, path.stream, dense.stream, inputs_blm, dense.outputs(), torch.arange(ROWS), outlook)
+    inputs_blm = torch.cat(list(PrunedPath(stack, TOKENS).mixer_inputs()))
+    return Pairs(stack, inputs_blm, DensePath(stack, TOKENS).outputs(), torch.arange(ROWS))
+
+
+def judge_of(stack: Stack, pairs: Pairs) -> Judge:
+    return Judge(stack, TOKENS, pairs.split()[1].rows, dict.fromkeys(range(LAYERS), FIRST))
 
 
 def test_whole_windows_are_held_back_one_in_eight_and_at_least_one(pairs: Pairs) -> None:
     fitted, held = pairs.split()
     assert fitted.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8] and held.rows.tolist() == [7]
-    fitted, held = replace(pairs, rows=torch.arange(2)).split()
+    fitted, held = replace(pairs, inputs_blm=pairs.inputs_blm[:2]).split()
     assert (fitted.rows.tolist(), held.rows.tolist()) == ([0], [1])
 
 
 @pytest.mark.parametrize(("windows", "length"), [(1000, 128), (128, 2048), (5, 20_000), (3, 100_000), (2, 100_000)])
 def test_of_many_tokens_a_part_is_taken_spread_over_the_text(pairs: Pairs, windows: int, length: int) -> None:
-    fitted, held = replace(pairs, tokens_bl=TOKENS.new_empty(windows, length), rows=torch.arange(windows)).split()
+    fitted, held = replace(pairs, inputs_blm=torch.empty(windows, length, 1)).split()
     for part, most in ((fitted.rows, FITTED_MOST), (held.rows, HELD_MOST)):
         assert len(part) == 1 or most / 2 <= len(part) * length <= most
         assert int(part[-1] - part[0]) >= windows - 2 * windows / len(part)
@@ -82,11 +86,12 @@ def test_of_many_tokens_a_part_is_taken_spread_over_the_text(pairs: Pairs, windo
 
 
 def test_what_later_layers_keep_is_looked_up_on_as_many_windows(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghost.walk.FITTED_MOST", 3 * LENGTH)
+    monkeypatch.setattr("ghost.walk.HELD_MOST", 3 * LENGTH)
     steps = Walk(stack, TOKENS, RunSettings(sparsity=0.5, round_to=1, recovery="lstsq"))
     steps.statistics(0)
+    assert steps._judge is not None
     for found in walk(stack, TOKENS[::3], RunSettings(sparsity=0.5, round_to=1)):
-        kept = steps._outlook[found.layer]
+        kept = steps._judge.outlook[found.layer]
         assert isinstance(kept, Selection) and kept.kept_gn.equal(found.selection.kept_gn)
 
 
@@ -101,13 +106,14 @@ def test_the_judge_follows_a_candidate_and_the_dense_model_through_so_many_layer
     stack: Stack, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ghost.recovery.judge.AHEAD", 1)
-    held, read = pairs.split()[1], list[int]()
+    read, stream = list[int](), stack.enter(TOKENS)
     layer_of, candidate = stack.layer, pruned(stack, 0)
     monkeypatch.setattr(stack, "layer", lambda i: read.append(i) or layer_of(i))
-    compared = Judge(held, 0, layer_of(0))
-    (found,) = compared.divergences([candidate])
-    assert read == [1] and compared.divergences([candidate]) == [found]
-    entering = held.stream.take(held.rows)
+    judge = judge_of(stack, pairs)
+    (found,) = judge.divergences(0, stream, [candidate])
+    assert read == [0, 1] and judge.divergences(0, stream, [candidate]) == [found]
+    assert read == [0, 1, 1], "the dense model goes its way once"
+    entering = stream.take(pairs.split()[1].rows)
     stream = entering.moved(candidate.advance(entering))
     dense = entering.moved(layer_of(0).advance(entering))
     stream, dense = stream.moved(layer_of(1).advance(stream, FIRST)), dense.moved(layer_of(1).advance(dense))
@@ -117,9 +123,12 @@ def test_the_judge_follows_a_candidate_and_the_dense_model_through_so_many_layer
 
 
 def test_what_the_dense_model_does_is_no_distance(stack: Stack, pairs: Pairs) -> None:
+    path = DensePath(stack, TOKENS)
+    while path.position < LAYERS - 1:
+        path.advance()
     dense = stack.layer(LAYERS - 1)
-    last = replace(pairs, outlook={})
-    assert Judge(last.split()[1], LAYERS - 1, dense).divergences([dense]) == [pytest.approx(0, abs=1e-9)]
+    found = judge_of(stack, pairs).divergences(LAYERS - 1, path.stream, [dense])
+    assert found == [pytest.approx(0, abs=1e-9)]
 
 
 def test_one_window_is_refused() -> None:
@@ -164,7 +173,7 @@ def test_the_judge_measures_what_stock_transformers_measures(stack: Stack, pairs
     dense_blv = stock_logits(load_stock(stack.checkpoint.folder), TOKENS)
     model = mask_stock(load_stock(stack.checkpoint.folder), stack.checkpoint, [FIRST] * LAYERS)
     held = pairs.split()[1]
-    uncut, cut = Judge(held, 0, stack.layer(0)).divergences([stack.layer(0), layer])
+    uncut, cut = judge_of(stack, pairs).divergences(0, stack.enter(TOKENS), [stack.layer(0), layer])
     for kl, mixer in ((uncut, stack.layer(0).mixer), (cut, pad_mixer(layout, layer.mixer))):
         model.load_state_dict({f"{prefix}.{name}": tensor for name, tensor in mixer.items()}, strict=False)
         expected = divergence(dense_blv[held.rows], stock_logits(model, TOKENS[held.rows]))
@@ -195,22 +204,26 @@ def test_local_steps_leave_zeroed_channels_at_zero(stack: Stack, pairs: Pairs) -
     assert not moved["conv1d.weight"].equal(zeroed["conv1d.weight"])
 
 
-@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(
+    ("level", "names"),
+    [("fit", {"none", "fit"}), ("lstsq", {"none", *RIDGES}), ("local", {"none", *RIDGES, "local"})],
+)
 def test_the_best_candidate_on_held_back_windows_is_taken_and_no_change_is_one(
-    stack: Stack, pairs: Pairs, local: bool
+    stack: Stack, pairs: Pairs, level: str, names: set[str]
 ) -> None:
     mixer = {name: tensor.bfloat16() for name, tensor in pruned(stack, 0).mixer.items()}
-    found = recover(pairs, 0, mixer, local=local, seed=0)
+    judge, stream = judge_of(stack, pairs), stack.enter(TOKENS)
+    found = recover(pairs, judge, 0, stream, mixer, level=level, seed=0)
     assert found.kl[found.chosen] == min(found.kl.values()) <= found.kl["none"]
-    assert ("local" in found.kl) == local
+    assert found.kl.keys() == names
     assert all(tensor.dtype == torch.bfloat16 for tensor in found.mixer.values())
     stored = stack.layer(0, found.mixer)
-    assert Judge(pairs.split()[1], 0, stack.layer(0)).divergences([stored]) == [found.kl[found.chosen]]
+    assert judge_of(stack, pairs).divergences(0, stream, [stored]) == [found.kl[found.chosen]]
 
 
 def test_a_layer_that_loses_nothing_is_left_as_it_is(stack: Stack, pairs: Pairs) -> None:
     dense = stack.checkpoint.mixer(0)
-    found = recover(pairs, 0, dense, local=False, seed=0)
+    found = recover(pairs, judge_of(stack, pairs), 0, stack.enter(TOKENS), dense, level="lstsq", seed=0)
     assert_close(found.mixer[OUT_PROJ], dense[OUT_PROJ], rtol=1e-3, atol=1e-3)
 
 

@@ -1,11 +1,11 @@
-"""`fit`: what makes B and C in a pruned mixer, fitted to the dense mixer's output; nothing else of it moves.
+"""`fit`: what makes B and C in a pruned mixer, fitted to the dense mixer; nothing else of it moves.
 
 r channels of SiLU(conv(in_proj)) can say more of what the N of them said than r of those N do. By how much is no linear
 question, so it is Adam's; x, dt, A and the gate stay what they are, and so does the form of the checkpoint. Of a
 projected mixer B_proj and C_proj are fitted, and not what is before them.
 """
 
-from math import cos, inf, pi
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
 from ghost.kernels import conv_silu
-from ghost.mixer import PROJECTIONS, MixerLayout, Weights, mixer_inputs, mixer_output, project
+from ghost.mixer import PROJECTIONS, MixerLayout, Weights, gated_norm, mixer_inputs, project
 from ghost.recovery.pairs import Pairs
 from ghost.ssd import ssd
 from ghost.stream import batches
 
 RATE, BETAS = 0.03, (0.9, 0.99)
 """RATE is a share of a tensor's root mean square."""
-STEPS, WARM_UP, CHECK_EVERY, PATIENCE = 400, 20, 50, 3
-TOKENS_PER_STEP = 1024
+STEPS, WARM_UP, CHECK_EVERY = 400, 20, 50
+TOKENS_PER_STEP = 256
+"""Few: what counts is the number of steps, and their noise goes as the rate does (docs/decisions.md)."""
 ROWS, CHANNELS = ("in_proj.weight", "in_proj.bias"), ("conv1d.weight", "conv1d.bias")
 
 Parts = dict[str, Tensor]
@@ -30,13 +31,13 @@ Parts = dict[str, Tensor]
 
 
 class Windows(NamedTuple):
-    """What the fit can't move, for some windows, and the dense mixer's output (b, l, d_model) for it."""
+    """What the fit can't move, for some windows, and what the dense mixer's out_proj is given for it."""
 
     inputs_blm: Tensor
     z_bli: Tensor
     x_blhp: Tensor
     dt_blh: Tensor
-    target_blm: Tensor
+    target_bli: Tensor
 
     def take(self, rows: Tensor | slice) -> "Windows":
         return Windows(*(tensor[rows] for tensor in self))
@@ -46,37 +47,36 @@ class Windows(NamedTuple):
 def fit(layer: DecoderLayer, dense: DecoderLayer, fitted: Pairs, held: Pairs, seed: int) -> DecoderLayer:
     """The layer with B and C as they did best on the windows of `held`, after at most STEPS steps on `fitted`.
 
-    The target is the output of `dense`, the layer before it was pruned, on the *pruned* path's inputs, where x, dt and
-    z of both are the same. Stops early after PATIENCE checks without a better one. Computes in fp32. Memory: the mixer
-    once more in fp32, gradients and moments of the rows of B and C, 2 (d_inner + d_model) numbers per token.
+    The target is what `dense`, the layer before it was pruned, does with the *pruned* path's inputs, where x, dt and
+    z of both are the same. Computes in fp32. Memory: the mixer once more in fp32, gradients and moments of the rows of
+    B and C, 3 d_inner + d_model numbers per token.
     """
     mixer = {name: tensor.detach().float().clone() for name, tensor in layer.mixer.items()}
     parts, moving = parts_of(layer.layout, mixer), layer.with_mixer(mixer)
     seen, unseen = windows(dense, fitted), windows(dense, held)
     batch_tokens = held.stack.batch_tokens
-    best, lowest, stale = _copy(parts), _error(moving, parts, unseen, batch_tokens), 0
+    best, lowest = _copy(parts), _error(moving, parts, unseen, batch_tokens)
     adam, draws = _optimizer(layer.layout, parts), torch.Generator().manual_seed(seed)
     for step in range(1, STEPS + 1):
         _step(adam, step, moving, parts, seen.take(_draw(seen, draws)))
         if step % CHECK_EVERY == 0:
             found = _error(moving, parts, unseen, batch_tokens)
-            best, lowest, stale = (_copy(parts), found, 0) if found < lowest else (best, lowest, stale + 1)
-            if stale == PATIENCE:
-                break
+            if found < lowest:
+                best, lowest = _copy(parts), found
     return layer.with_mixer(_put(layer, best))
 
 
 def windows(dense: DecoderLayer, pairs: Pairs) -> Windows:
     """Those of `pairs`, batch by batch through the dense mixer."""
     with torch.no_grad():
-        found = [_through(dense, pairs.take(rows)[0]) for rows in pairs.parts()]
+        found = [_through(dense, pairs.inputs_blm[rows]) for rows in pairs.parts()]
     return Windows(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
 def _through(dense: DecoderLayer, inputs_blm: Tensor) -> Windows:
     z_bli, *recurrence = inputs = mixer_inputs(dense.layout, dense.mixer, inputs_blm)
-    output_blm = mixer_output(dense.layout, dense.mixer, ssd(*recurrence)[0], z_bli)
-    return Windows(inputs_blm, z_bli, inputs.x_blhp, inputs.dt_blh, output_blm)
+    target_bli = gated_norm(dense.layout, dense.mixer, ssd(*recurrence)[0].flatten(-2), z_bli)
+    return Windows(inputs_blm, z_bli, inputs.x_blhp, inputs.dt_blh, target_bli.to(inputs_blm))
 
 
 def rows_of_bc(layout: MixerLayout) -> dict[str, slice]:
@@ -118,7 +118,8 @@ def _optimizer(layout: MixerLayout, parts: Parts) -> torch.optim.Adam:
 
 
 def _schedule(step: int) -> float:
-    return min(1.0, step / WARM_UP) * (0.05 + 0.475 * (1 + cos(pi * step / STEPS)))
+    """Down to a twentieth in a straight line."""
+    return min(1.0, step / WARM_UP) * (1 - 0.95 * step / STEPS)
 
 
 def _draw(seen: Windows, draws: torch.Generator) -> Tensor:
@@ -135,16 +136,18 @@ def _step(adam: torch.optim.Adam, step: int, layer: DecoderLayer, parts: Parts, 
 
 
 def _loss(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
-    """Squared error of the mixer's output, relative to what it should be."""
-    target_blm = batch.target_blm.float()
-    return (_output(layer, parts, batch) - target_blm).square().sum() / target_blm.square().sum()
+    """Squared error of what out_proj is given, each channel by the size of its column there, relative to what it should
+    be: nearly the error of the output (exactly, were the columns orthogonal) for less time."""
+    target_bli, weight_i = batch.target_bli.float(), layer.mixer["out_proj.weight"].square().sum(0)
+    errors_i = (_features(layer, parts, batch) - target_bli).square().sum((0, 1))
+    return (errors_i @ weight_i) / (target_bli.square().sum((0, 1)) @ weight_i)
 
 
-def _output(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
+def _features(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
     mixer, (B_blgn, C_blgn) = layer.mixer, readings(layer.layout, parts, batch.inputs_blm.float())
     A_h, D_h = -mixer["A_log"].exp(), mixer["D"]
     y_blhp, _ = ssd(batch.x_blhp, batch.dt_blh, A_h, B_blgn, C_blgn, D_h)
-    return mixer_output(layer.layout, mixer, y_blhp, batch.z_bli)
+    return gated_norm(layer.layout, mixer, y_blhp.flatten(-2), batch.z_bli)
 
 
 def readings(layout: MixerLayout, parts: Parts, inputs_blm: Tensor) -> tuple[Tensor, Tensor]:

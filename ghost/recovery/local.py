@@ -43,7 +43,7 @@ def descend(layer: DecoderLayer, fitted: Pairs, held: Pairs, seed: int) -> Decod
 def _draws(pairs: Pairs, seed: int) -> Iterator[Tensor]:
     """STEPS times some rows, shuffled anew whenever all have had their turn."""
     generator = torch.Generator().manual_seed(seed)
-    step = max(1, TOKENS_PER_STEP // pairs.tokens_bl.shape[1])
+    step = max(1, TOKENS_PER_STEP // pairs.inputs_blm.shape[1])
     waiting = pairs.rows[:0]
     for _ in range(STEPS):
         if len(waiting) == 0:

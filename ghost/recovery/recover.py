@@ -12,6 +12,7 @@ from ghost.recovery.judge import Judge
 from ghost.recovery.local import descend
 from ghost.recovery.pairs import Pairs
 from ghost.recovery.ridge import OUT_PROJ, out_proj_candidates
+from ghost.stream import Stream
 
 NONE, FIT, LOCAL = "none", "fit", "local"
 
@@ -33,40 +34,38 @@ class Recovered:
         return f"{self.chosen}, held-back KL {self.kl[self.chosen]:.4f} against {self.kl[NONE]:.4f} without"
 
 
-def recover(pairs: Pairs, i: int, pruned: Weights, *, local: bool, seed: int, refit: bool = False) -> Recovered:
-    """Layer i's pruned mixer, brought closer to the dense one's output where that helps on held-back windows.
+def recover(pairs: Pairs, judge: Judge, i: int, stream: Stream, pruned: Weights, *, level: str, seed: int) -> Recovered:
+    """Layer i's pruned mixer, brought closer to the dense one where that helps on held-back windows; `stream` is the
+    pruned path at its entry.
 
-    With `refit`, first what makes B and C. From the better of that and nothing, out_proj by ridge regression. With
-    `local`, Adam steps on all tensors from the best so far. Of a team, rank 0 takes all of Adam's steps.
+    `fit` tries what makes B and C; the other levels out_proj by ridge regression; `local` then Adam steps on all
+    tensors from the best so far. Of a team, rank 0 takes all of Adam's steps.
     """
-    team, dense, (fitted, held) = pairs.team, pairs.stack.layer(i), pairs.split()
-    every = pairs.gathered().split() if refit or local else (fitted, held)
+    team, dense = pairs.team, pairs.stack.layer(i)
 
     def placed(mixer: Weights) -> DecoderLayer:
         return dense.with_mixer(pairs.stack.place_mixer(mixer))
 
-    def judge(mixers: Mapping[str, Weights]) -> dict[str, float]:
-        found = compared.divergences([placed(mixer) for mixer in mixers.values()])
+    def judged(mixers: Mapping[str, Weights]) -> dict[str, float]:
+        found = judge.divergences(i, stream, [placed(mixer) for mixer in mixers.values()])
         return dict(zip(mixers, found, strict=True))
 
-    compared = Judge(held, i, dense)
-    mixers, scores, start = {NONE: dict(pruned)}, dict[str, float](), dict(pruned)
-    if refit:
+    mixers = {NONE: dict(pruned)}
+    if level == FIT:
         # what is not fitted stays as it is
         unrounded = dense.with_mixer({name: t.to(pairs.stack.device) for name, t in pruned.items()})
+        every = pairs.gathered().split()
         mixers[FIT] = team.lead(lambda: _as_stored(fit(unrounded, dense, *every, seed), pruned))
-        scores = judge(mixers)
-        start = mixers[min(scores, key=scores.__getitem__)]
-    ridges = {
-        name: start | {OUT_PROJ: weight_mi.to(pruned[OUT_PROJ])}
-        for name, weight_mi in out_proj_candidates(placed(start), fitted, held)
-    }
-    scores |= judge(ridges if scores else mixers | ridges)
-    mixers |= ridges
-    if local:
-        start = mixers[min(scores, key=scores.__getitem__)]
+    else:
+        mixers |= {
+            name: dict(pruned) | {OUT_PROJ: weight_mi.to(pruned[OUT_PROJ])}
+            for name, weight_mi in out_proj_candidates(placed(pruned), *pairs.split())
+        }
+    scores = judged(mixers)
+    if level == LOCAL:
+        start, every = mixers[min(scores, key=scores.__getitem__)], pairs.gathered().split()
         mixers[LOCAL] = team.lead(lambda: _as_stored(descend(placed(start), *every, seed), pruned))
-        scores |= judge({LOCAL: mixers[LOCAL]})
+        scores |= judged({LOCAL: mixers[LOCAL]})
     chosen = min(scores, key=scores.__getitem__)
     return Recovered(mixers[chosen], chosen, scores)
 

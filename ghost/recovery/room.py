@@ -11,14 +11,16 @@ from ghost.recovery.pairs import FITTED_MOST, HELD_MOST
 
 
 def calibration_bytes(layout: MixerLayout, dtype: torch.dtype, tokens: int, recovery: str) -> int:
-    """The residual stream, which some families keep in fp32. With recovery the dense model's beside it, and what the
-    mixer is given and should put out; with `fit` also what it can't move, of the tokens that it looks at."""
+    """The residual stream, which some families keep in fp32. With recovery also what the mixer is given; with `fit`
+    what that can't move and what it should come to, of the tokens that it looks at; with another one the dense model's
+    stream, and what the mixer should put out."""
     stream, numbers = FP32 * layout.d_model, dtype.itemsize * layout.d_model
     if recovery == "none":
         return tokens * stream
-    fixed = dtype.itemsize * (2 * layout.d_inner + 2 * layout.d_model) + FP32 * layout.nheads
-    fitted = min(tokens, FITTED_MOST + HELD_MOST) * fixed if recovery == "fit" else 0
-    return tokens * 2 * (stream + numbers) + fitted
+    if recovery == "fit":
+        fixed = dtype.itemsize * (3 * layout.d_inner + layout.d_model) + FP32 * layout.nheads
+        return tokens * (stream + numbers) + min(tokens, FITTED_MOST + HELD_MOST) * fixed
+    return tokens * 2 * (stream + numbers)
 
 
 def check_room(layout: MixerLayout, device: torch.device, dtype: torch.dtype, tokens: int, recovery: str) -> None:

@@ -11,7 +11,7 @@ from ghost.significance import ERRORS, is_noise
 RECOVERY = {
     "none": "none",
     "lstsq": "lstsq: out_proj fitted to the dense layer's output by ridge regression",
-    "fit": "fit: B and C fitted to the dense layer's output by gradient steps, then ridge regression",
+    "fit": "fit: B and C fitted to the dense layer by gradient steps",
     "local": "local: ridge regression, then some gradient steps on each layer alone",
 }
 
