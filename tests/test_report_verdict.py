@@ -62,8 +62,11 @@ def test_a_rise_within_its_noise_is_told_as_none() -> None:
 
 
 def test_recovery_is_advised_where_it_was_not_tried() -> None:
-    assert "keep more of the state or try --recovery" in verdict(run(0.2))[0]
-    assert "--recovery" not in verdict(run(0.2, recovery="lstsq"))[0]
+    for rise in (0.0051, 0.02, 0.2, 2.0, float("nan")):
+        assert "--recovery fit" in verdict(run(rise))[1]
+    tried, noise = run(0.2, recovery="lstsq"), run(0.01, nll_change_stderr=0.01)
+    for found in (tried, noise, run(0.2, method="wanda"), run(0.0049), run(-0.1)):
+        assert not any("--recovery" in words for words in verdict(found))
 
 
 def test_recall_that_was_not_measured_is_not_promised() -> None:

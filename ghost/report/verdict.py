@@ -24,8 +24,12 @@ PRICES = (
     (NEGLIGIBLE, "Next to nothing was lost on this text."),
     (SMALL, "A small price on this text."),
     (NOTICEABLE, "A price that will be noticed: compare both models on your own task before you use this one."),
-    (LARGE, "A high price: {remedy} before you use this model."),
-    (math.inf, "Too much was lost for this model to be of use: {remedy}."),
+    (LARGE, "A high price: keep more of the state before you use this model."),
+    (math.inf, "Too much was lost for this model to be of use: keep more of the state."),
+)
+ADVICE = (
+    "--recovery fit may take much of this price away: it corrects each pruned layer on the calibration text, and the "
+    "checkpoint keeps its form."
 )
 NO_DENSE = "The dense model's perplexity on this text is not finite, so it says nothing of the pruned one."
 NAMES = {
@@ -51,7 +55,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     """What the figures mean, in sentences."""
     recall = recall_losses(summary.get("rows", [])) or [NO_RECALL]
     tasks = task_losses(summary.get("tasks", {}).get("scores", []))
-    return [*_caveats(summary), _price(summary), *recall, *tasks]
+    return [*_caveats(summary), _price(summary), *_advice(summary), *recall, *tasks]
 
 
 def state_words(summary: Mapping[str, Any]) -> str:
@@ -76,6 +80,12 @@ def _price(summary: Mapping[str, Any]) -> str:
         return f"{NO_DIFFERENCE[0].upper()}{NO_DIFFERENCE[1:]} on this text, which tells it to within {within}."
     if share is not None and share < -NEGLIGIBLE:
         return "Perplexity even fell on this text, which promises nothing for others."
-    words = next((words for limit, words in PRICES if share is not None and share <= limit), PRICES[-1][1])
-    tried = summary.get("recovery", "none") != "none"
-    return words.format(remedy="keep more of the state" if tried else "keep more of the state or try --recovery")
+    return next((words for limit, words in PRICES if share is not None and share <= limit), PRICES[-1][1])
+
+
+def _advice(summary: Mapping[str, Any]) -> list[str]:
+    """Recovery, where there is a price and none was tried that the form admits."""
+    share = rise(summary["perplexity"])
+    pays = share is None or not (share <= NEGLIGIBLE or is_noise(share, error_of_rise(summary)))
+    untried = summary.get("recovery", "none") == "none" and "recovery" in form_of_run(summary).admits
+    return [ADVICE] if pays and untried and is_finite(summary["perplexity"]["dense"]) else []
