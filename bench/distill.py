@@ -4,25 +4,20 @@
 
 Prunes with `--recovery fit`, then takes Adam's steps on the mixers' tensors, a layer's graph in memory at a time, and
 keeps the averaged weights that do best on held-back windows. Every figure is of a checkpoint that was opened again. The
-same command goes on from its `--out`; the pruned models are kept in a folder beside it.
+same command goes on from its `--out`.
 """
 
 import argparse
-import hashlib
-import json
 import math
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench.distill_steps import CHECK_EVERY, Trial, distill
-from bench.recovery import Cell, Figures, opened, peak_rss, prune
+from bench.recovery import Figures, measured, opened, prune
 from ghost.calibration.corpus import read_text
 from ghost.calibration.tokens import sample_windows, tokenize
 from ghost.evaluation.perplexity import perplexity
@@ -31,20 +26,24 @@ from ghost.likelihood import summed_kl
 from ghost.stack import Stack
 
 
-def measure(trial: Trial, folder: Path) -> Figures:
-    """Held-back KL by step, processor seconds and peak memory in bytes; by text what `_read` says before and after."""
-    dense, pruned = opened(trial, trial.model), opened(trial, folder, "resident")
-    source, tokens = pruned.checkpoint, tokenize(folder, read_text(trial.calibration, "calibration"))
-    started = time.process_time()
-    layers, curve = distill(dense, pruned, sample_windows(tokens, trial.samples, trial.length, trial.seed), trial)
-    figures: Figures = {"seconds": time.process_time() - started, "peak_rss": peak_rss(), "held-back KL": curve}
-    with tempfile.TemporaryDirectory() as after:
+def measure(trial: Trial) -> Figures:
+    """Held-back KL by step, and the steps' processor seconds; by text what `_read` says before and after."""
+    dense = opened(trial, trial.model)
+    with tempfile.TemporaryDirectory() as before, tempfile.TemporaryDirectory() as after:
+        prune(dense, trial, Path(before))
+        pruned, tokens = (
+            opened(trial, before, "resident"),
+            tokenize(before, read_text(trial.calibration, "calibration")),
+        )
+        source, started = pruned.checkpoint, time.process_time()
+        layers, curve = distill(dense, pruned, sample_windows(tokens, trial.samples, trial.length, trial.seed), trial)
+        figures: Figures = {"seconds": time.process_time() - started, "held-back KL": curve}
 
         def stored(i: int) -> dict[str, Tensor]:
             return {name: layers[i].mixer[name].to(tensor) for name, tensor in source.mixer(i).items()}
 
         export(source, stored, source.mixer_layout, Path(after), {})
-        for when, model in (("before", folder), ("after", after)):
+        for when, model in (("before", before), ("after", after)):
             figures[when] = {text: _read(dense, opened(trial, model), text, trial) for text in trial.evaluation}
     return figures
 
@@ -63,37 +62,12 @@ def _read(dense: Stack, stack: Stack, text: str, trial: Trial) -> Figures:
     return {"rise": rise, "error": wanted.error_of_change(found), "kl": nats / windows_bl.numel()}
 
 
-def known(trial: Trial, out: Path) -> Figures:
-    """The figures of `out`, which come to be there; the pruned model is made once for all ways to distill it."""
-    figures: dict[str, Figures] = json.loads(out.read_text()) if out.exists() else {}
-    if trial.key not in figures:
-        cell = Cell(**{field.name: getattr(trial, field.name) for field in fields(Cell)})
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as process:
-            folder = process.submit(pruned_model, cell, out.with_suffix("")).result()
-            figures[trial.key] = process.submit(measure, trial, folder).result()
-        out.write_text(json.dumps(figures, indent=2) + "\n")
-    return figures[trial.key]
-
-
-def pruned_model(cell: Cell, under: Path) -> Path:
-    """The folder of the model that is pruned as the cell says, whatever text it is read on."""
-    apart = replace(cell, evaluation=(), tokens=0, windows=())
-    folder = under / hashlib.sha256(apart.key.encode()).hexdigest()[:12]
-    if not folder.exists():
-        under.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=under) as partial:  # a killed one leaves nothing that looks whole
-            (made := Path(partial) / "model").mkdir()
-            prune(opened(cell, cell.model), cell, made)
-            made.rename(folder)
-    return folder
-
-
 def report(trial: Trial, figures: Figures) -> None:
     """A line for the way there, and one for each text."""
     curve = ", ".join(f"{kl:.4f}" for kl in figures["held-back KL"].values())
     print(f"{trial.model}, {trial.kept} kept, {trial.trained}, rate {trial.rate:g}, {trial.samples} windows")
     print(f"held-back KL every {CHECK_EVERY} steps of {trial.batch} windows: {curve}")
-    print(f"{figures['seconds']:.0f} processor s, {figures['peak_rss'] >> 20} MiB")
+    print(f"{figures['seconds']:.0f} processor s")
     for text in figures["before"]:
         before, after = (
             f"{reading['rise']:+.2%} ± {reading['error'] or math.nan:.2%}, KL {reading['kl']:.4f}"
@@ -117,7 +91,8 @@ def main() -> None:
     asked = vars(parser.parse_args())
     out, evaluation = asked.pop("out"), tuple(asked.pop("evaluation").split(","))
     trial = Trial(**asked, evaluation=evaluation)
-    report(trial, known(trial, out))
+    ((_, figures),) = measured([trial], out, measure)
+    report(trial, figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.random_checkpoint import SHAPES
+from bench.random_checkpoint import REAL
 from ghost.mixer import MixerLayout, mixer_inputs, mixer_output
 from ghost.ssd import energies, ssd
 
@@ -33,12 +33,12 @@ class Operators(TorchDispatchMode):
 
 def run(device: str) -> dict[str, Any]:
     """By shape and length of the windows; the device is not asked for anything."""
-    return {shape: {name: counted(layout(shape), *size) for name, size in TOKENS.items()} for shape in SHAPES}
+    return {shape: {name: counted(layout(shape), *size) for name, size in TOKENS.items()} for shape in REAL}
 
 
 def layout(shape: str) -> MixerLayout:
     """The mixer of a model of `shape`."""
-    d_model, _ = SHAPES[shape]
+    d_model, _ = REAL[shape]
     return MixerLayout(
         d_model=d_model, nheads=2 * d_model // 64, headdim=64, n_groups=1, d_state=128, d_conv=4, norm_eps=1e-5
     )

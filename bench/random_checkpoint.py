@@ -10,7 +10,8 @@ from transformers import Mamba2Config
 from ghost.checkpoint.names import find_names
 from ghost.checkpoint.writer import SINGLE, Planned, write_weights
 
-SHAPES = {"130m": (768, 24), "1.3b": (2048, 48)}
+REAL = {"130m": (768, 24), "1.3b": (2048, 48)}
+SHAPES = REAL | {"tiny": (128, 2)}
 VOCAB = 50288
 
 

@@ -26,6 +26,19 @@ STORED_CHUNKS = 16
 several sequences together, as far as that admits as many of each."""
 
 
+class Steps(NamedTuple):
+    """What the steps of some sequences bring to the recurrence; A is of all steps."""
+
+    x_blhp: Tensor
+    dt_blh: Tensor
+    B_blgn: Tensor
+    C_blgn: Tensor
+
+    def split(self, sizes: int | list[int], dim: int) -> Iterator["Steps"]:
+        """Parts of so many sequences (dim 0), or steps (dim 1)."""
+        return map(Steps._make, zip(*(t.split(sizes, dim) for t in self), strict=True))
+
+
 class Piece(NamedTuple):
     """Some chunks of some sequences: inputs, both projections, the decays inside the chunks, and the states before the
     first chunk and after each."""
@@ -67,8 +80,9 @@ def sequences(
     chunks = max(1, admitted // (H_bgnrp.itemsize * h * (Q + n) * (Q + p)))
     in_a_row = -(-length // Q) if stored is None else min(STORED_CHUNKS, -(-length // Q))
     rows = max(1, min(len(x_blhp), chunks // in_a_row))
-    for x, dt, B, C, H in zip(*(t.split(rows) for t in (x_blhp, dt_blh, B_blgn, C_blgn, H_bgnrp)), strict=True):
-        yield _pieces(x, dt, A_h, B, C, H, Q, Q * max(1, chunks // rows), stored)
+    every = Steps(x_blhp, dt_blh, B_blgn, C_blgn).split(rows, dim=0)
+    for steps, entered_bgnrp in zip(every, H_bgnrp.split(rows), strict=True):
+        yield _pieces(steps, A_h, entered_bgnrp, Q, Q * max(1, chunks // rows), stored)
 
 
 def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None) -> Tensor:
@@ -81,40 +95,21 @@ def entry_state(x_blhp: Tensor, B_blgn: Tensor, state_bhpn: Tensor | None = None
     return torch.zeros(b, g, n, h // g, p, dtype=dtype, device=x_blhp.device)
 
 
-def _pieces(
-    x_blhp: Tensor,
-    dt_blh: Tensor,
-    A_h: Tensor,
-    B_blgn: Tensor,
-    C_blgn: Tensor,
-    H_bgnrp: Tensor,
-    Q: int,
-    steps: int,
-    stored: Stored | None,
-) -> Iterator[Piece]:
-    """Pieces of up to `steps` steps, a multiple of Q, the first of them entered with H."""
-    length = x_blhp.shape[1]
+def _pieces(steps: Steps, A_h: Tensor, H_bgnrp: Tensor, Q: int, most: int, stored: Stored | None) -> Iterator[Piece]:
+    """Pieces of up to `most` steps, a multiple of Q, the first of them entered with H."""
+    length = steps.x_blhp.shape[1]
     whole = length - length % Q
-    sizes = [size for size in (*[steps] * (whole // steps), whole % steps, length % Q) if size]
-    for x, dt, B, C in zip(*(t.split(sizes, dim=1) for t in (x_blhp, dt_blh, B_blgn, C_blgn)), strict=True):
-        piece = _piece(x, dt, A_h, B, C, H_bgnrp, min(Q, x.shape[1]), stored)
+    sizes = [size for size in (*[most] * (whole // most), whole % most, length % Q) if size]
+    for size, part in zip(sizes, steps.split(sizes, dim=1), strict=True):
+        piece = _piece(part, A_h, H_bgnrp, min(Q, size), stored)
         yield piece
         H_bgnrp = piece.states_bgnrp[-1]
 
 
-def _piece(
-    x_blhp: Tensor,
-    dt_blh: Tensor,
-    A_h: Tensor,
-    B_blgn: Tensor,
-    C_blgn: Tensor,
-    H_bgnrp: Tensor,
-    Q: int,
-    stored: Stored | None,
-) -> Piece:
+def _piece(steps: Steps, A_h: Tensor, H_bgnrp: Tensor, Q: int, stored: Stored | None) -> Piece:
     dtype, heads = H_bgnrp.dtype, (H_bgnrp.shape[1], -1)
-    x_bcqgrp, dt_bcqgr = (t.to(dtype).unflatten(2, heads).unflatten(1, (-1, Q)) for t in (x_blhp, dt_blh))
-    B_bcgqn, C_bcgqn = (t.to(dtype).unflatten(1, (-1, Q)).transpose(2, 3) for t in (B_blgn, C_blgn))
+    x_bcqgrp, dt_bcqgr = (t.to(dtype).unflatten(2, heads).unflatten(1, (-1, Q)) for t in (steps.x_blhp, steps.dt_blh))
+    B_bcgqn, C_bcgqn = (t.to(dtype).unflatten(1, (-1, Q)).transpose(2, 3) for t in (steps.B_blgn, steps.C_blgn))
     L_bcgrqs, alpha_bcgrq = _decays((dt_bcqgr * A_h.to(dtype).unflatten(0, heads)).permute(0, 1, 3, 4, 2))
     u_bcqgrp = x_bcqgrp * dt_bcqgr.unsqueeze(-1)
     decayed_bcqgrp = u_bcqgrp * L_bcgrqs[..., -1, :].permute(0, 1, 4, 2, 3).unsqueeze(-1)

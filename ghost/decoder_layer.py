@@ -107,6 +107,7 @@ class DecoderLayer:
 
     def _pieces(self, given_blm: Tensor, steps: int) -> Iterator[MixerInputs]:
         """The convolution reaches back to the steps before a piece, which are projected once more for it."""
+        steps = steps if self._stored is None else self._stored.piece(steps)
         for start in range(0, given_blm.shape[1], steps):
             before = min(start, self.layout.d_conv - 1)
             yield mixer_inputs(self.layout, self.mixer, given_blm[:, start - before : start + steps]).after(before)

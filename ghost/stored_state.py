@@ -30,10 +30,7 @@ EXPONENT, SMALLEST_POWER = 0x7F800000, 2**-6
 
 @dataclass(frozen=True)
 class StoredState:
-    """The precision of a stored state, and after how many steps of a sequence it is written (1: decoding).
-
-    A batch that is computed in pieces writes at the end of each piece as well.
-    """
+    """The precision of a stored state, and after how many steps of a sequence it is written (1: decoding)."""
 
     dtype: torch.dtype
     every: int
@@ -50,6 +47,10 @@ class StoredState:
         if self.dtype == torch.int8:  # the whole numbers themselves: a cast would change nothing but nan
             return written_bgnrp.round_().mul_(scale_bg1rp)
         return _float8(written_bgnrp).mul_(scale_bg1rp)
+
+    def piece(self, steps: int) -> int:
+        """How many steps a piece of a sequence has where about so many are computed at once: it ends with a write."""
+        return max(1, steps // self.every) * self.every
 
     def bytes(self, rows: int, d_state: int) -> int:
         """Of a state of so many rows (heads times headdim), scales included."""

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ class Assessment:
     tokens: Tensor
     text: str
     warnings: list[str]
+
+    @cached_property
+    def prompts(self) -> dict[tuple[int, int], recall.Prompts]:
+        """Of recall, by pairs and distance; made once for all parts that ask them."""
+        plan = self.plan
+        words = recall.shared_words(self.tokenizer, self.tokens, self.stacks.values())
+        cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
+        return {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
 
 
 def open_assessment(
@@ -135,18 +144,9 @@ def _contexts(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
 
 
 def _recall(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
-    prompts = _prompts(opened)
-    total = len(opened.stacks) * _tokens(prompts)
-    scores = recall.compared(opened.stacks, prompts, lambda done: progress("recall, tokens", done, total))
+    total = len(opened.stacks) * _tokens(opened.prompts)
+    scores = recall.compared(opened.stacks, opened.prompts, lambda done: progress("recall, tokens", done, total))
     yield from recall.recall_rows(scores)
-
-
-def _prompts(opened: Assessment) -> dict[tuple[int, int], recall.Prompts]:
-    """By pairs and distance."""
-    plan = opened.plan
-    words = recall.shared_words(opened.tokenizer, opened.tokens, opened.stacks.values())
-    cases = [(n, d) for n in numbers("pairs", plan.pairs, 1) for d in numbers("distances", plan.distances, 0)]
-    return {case: recall.make_prompts(words, *case, plan.samples, plan.seed) for case in cases}
 
 
 def _tokens(prompts: dict[tuple[int, int], recall.Prompts]) -> int:
@@ -156,7 +156,7 @@ def _tokens(prompts: dict[tuple[int, int], recall.Prompts]) -> int:
 def _stored(opened: Assessment, progress: Progress) -> Iterator[rows.Row]:
     if not (dtypes := parse_dtypes(opened.plan.state_dtype)):
         return
-    windows_bl, prompts = _segments(opened, stored.WINDOWS), _prompts(opened)
+    windows_bl, prompts = _segments(opened, stored.WINDOWS), opened.prompts
     read_once = len(stored.ways(dtypes)) * windows_bl[:, 1:].numel() + len(stored.decoding(dtypes)) * _tokens(prompts)
     total = len(opened.stacks) * read_once
 

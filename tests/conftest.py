@@ -33,8 +33,9 @@ settings.register_profile("ghost", derandomize=True, deadline=None)
 settings.load_profile("ghost")
 
 LONGEST = (
-    "secrets", "resume", "deployments", "cancel", "watch", "bad_run", "stop", "sweep_command", "s3_run", "flow",
-    "demo", "methods_bench", "server_start", "hidden_packages", "evaluation_process", "run_tasks", "hub",
+    "deployments", "watch", "processes", "resume", "flow", "stop", "cancel", "bad_run", "secrets", "server_start",
+    "sweep_command", "s3_run", "hub", "batch_tokens", "team", "publish", "runtimes_bench", "evaluation_process",
+    "methods_bench", "cuda_bench", "demo", "run_tasks", "hidden_packages",
 )  # fmt: skip
 """Files that take longest, in this order: begun last, one of them would be all that the last worker is still at."""
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.distill import known, measure, pruned_model, report
+from bench.distill import measure, report
 from bench.distill_steps import Trial, distill
-from bench.recovery import opened
+from bench.recovery import measured, opened, prune
 from tests.hybrids import make_hybrid
 from tests.models import make_model, random_tokens, text
 
@@ -25,20 +25,16 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Trial(model=model, calibration=corpus, evaluation=(corpus,), level="none", device="cpu", **sizes)
 
 
-@pytest.fixture(scope="module")
-def pruned(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pruned_model(trial, tmp_path_factory.mktemp("pruned"))
-
-
-def test_what_is_distilled_comes_nearer_to_the_dense_model_on_another_reading_too(trial: Trial, pruned: Path) -> None:
-    figures = measure(trial, pruned)
+def test_what_is_distilled_comes_nearer_to_the_dense_model_on_another_reading_too(trial: Trial) -> None:
+    figures = measure(trial)
     (before,), (after,) = (figures[when].values() for when in ("before", "after"))
     assert min(figures["held-back KL"].values()) < figures["held-back KL"][0]
     assert after["kl"] < before["kl"]
 
 
-def test_only_the_rows_of_B_and_C_move_where_nothing_else_is_to(trial: Trial, pruned: Path) -> None:
-    dense, stack = opened(trial, trial.model), opened(trial, pruned, "resident")
+def test_only_the_rows_of_B_and_C_move_where_nothing_else_is_to(trial: Trial, tmp_path: Path) -> None:
+    prune(dense := opened(trial, trial.model), trial, tmp_path)
+    stack = opened(trial, tmp_path, "resident")
     tokens_bl = random_tokens(16, 32)
     layers, _ = distill(dense, stack, tokens_bl, replace(trial, trained="bc", steps=25))
     z, x, B, C, _ = stack.checkpoint.mixer_layout.in_proj_sections
@@ -53,12 +49,13 @@ def test_only_the_rows_of_B_and_C_move_where_nothing_else_is_to(trial: Trial, pr
 def test_known_figures_are_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked, out = Trial(model="no such model", evaluation=("here",)), tmp_path / "out.json"
     before, after = ({"rise": rise, "error": 0.01, "kl": rise} for rise in (0.25, 0.125))
-    figures = {"seconds": 2.0, "peak_rss": 3 << 20, "held-back KL": {"0": 0.25, "25": 0.125}}
+    figures = {"seconds": 2.0, "held-back KL": {"0": 0.25, "25": 0.125}}
     out.write_text(json.dumps({asked.key: figures | {"before": {"here": before}, "after": {"here": after}}}))
-    report(asked, known(asked, out))
+    ((_, known),) = measured([asked], out, measure)
+    report(asked, known)
     assert capsys.readouterr().out.splitlines() == [
         "no such model, 16 kept, all, rate 0.01, 1024 windows",
         "held-back KL every 25 steps of 16 windows: 0.2500, 0.1250",
-        "2 processor s, 3 MiB",
+        "2 processor s",
         "here: +25.00% ± 1.00%, KL 0.2500; then +12.50% ± 1.00%, KL 0.1250",
     ]

@@ -77,13 +77,15 @@ def test_scores_are_those_of_this_process_to_the_last_bit(job: Job) -> None:
     assert_gone(evaluations())
 
 
-def test_recall_is_that_of_ghost_eval(job: Job) -> None:
-    demo = str(open_checkpoint("demo").folder)
-    asked = replace(job, models={}, recalled={"model": demo}, tokenizer=demo)
+def test_recall_is_that_of_ghost_eval(job: Job, tmp_path: Path) -> None:
+    """By the demo's tokenizer, which has words for 64 pairs."""
+    demo = open_checkpoint("demo")
+    model, words = str(make_model(tmp_path, layers=1, vocab_size=demo.vocab_size)), str(demo.folder)
+    asked = replace(job, models={}, recalled={"model": model}, tokenizer=words)
     found = measure(asked, random_tokens(1, 100)[0], print)
     plan = Plan(contexts="", batch_sizes="", distances="0")
-    options: dict[str, Any] = {"text": "stdlib", "tokenizer": None, "device": "cpu", "dtype": "float32"}
-    opened = open_assessment(plan, "demo", None, batch_tokens=2048, **options)
+    options: dict[str, Any] = {"text": "stdlib", "tokenizer": words, "device": "cpu", "dtype": "float32"}
+    opened = open_assessment(plan, model, None, batch_tokens=2048, **options)
     rows = list(recall_rows(found.recall))
     assert found.perplexities == {} and rows == assess(opened, lambda *_: None)["rows"] and len(rows) == 9
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ import sys
 from ghost.calibration.tokens import load_tokenizer
 from ghost.checkpoint.source import open_checkpoint
 
-checkpoint = open_checkpoint(sys.argv[1])
-print(checkpoint.folder, checkpoint.digest, load_tokenizer(checkpoint.folder).eos_token)
+for name in sys.argv[1:]:
+    checkpoint = open_checkpoint(name)
+    print(checkpoint.folder, checkpoint.digest, load_tokenizer(checkpoint.folder).eos_token)
 """
 LOOK = """
 from tasks.watch.discover import discover
@@ -65,33 +67,45 @@ BESIDE = ("consolidated.safetensors", "pytorch_model.bin", "model-99.safetensors
           "original/consolidated.00.pth")  # fmt: skip
 
 
-def downloaded(home: Path) -> set[str]:
-    (snapshot,) = (home / "hub").glob("models--*/snapshots/*")
+def downloaded(home: Path, name: str) -> set[str]:
+    (snapshot,) = (home / "hub").glob(f"models--org--{name}/snapshots/*")
     return {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("max_shard_size", ["5GB", "30KB"])
-def test_a_download_takes_what_config_and_index_name_and_what_travels(max_shard_size: str, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model", layers=2, max_shard_size=max_shard_size)
-    for name in ("NOTICE", "additional_chat_templates/tool [1].jinja"):
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_download_takes_what_config_and_index_name_and_what_travels(tmp_path: Path) -> None:
+    """Of a model in one file, and of one in shards; a process of its own takes seconds to import what opens them."""
+    sizes = {"whole": "5GB", "sharded": "30KB"}
+    models = {name: make_model(tmp_path / name, layers=2, max_shard_size=size) for name, size in sizes.items()}
+    for model, name in product(models.values(), ("NOTICE", "additional_chat_templates/tool [1].jinja")):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text(name)
-    digest = open_checkpoint(model).digest
-    expected = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
-    for name in BESIDE:
+    digests, expected = ({name: of(model) for name, model in models.items()} for of in (digest, files))
+    for model, name in product(models.values(), BESIDE):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_bytes(b"not to be downloaded")
-    with hub_stub({"org/model": model}) as (endpoint, requests):
-        ended = look_at_hub(endpoint, tmp_path / "home", OPEN, "org/model")
+    names = [f"org/{name}" for name in models]
+    with hub_stub(dict(zip(names, models.values(), strict=True))) as (endpoint, requests):
+        ended = look_at_hub(endpoint, tmp_path / "home", OPEN, *names)
     assert ended.returncode == 0, ended.stderr
-    folder, found, eos = ended.stdout.split()
-    assert (found, eos) == (digest, "<|endoftext|>") and Path(folder).is_relative_to(tmp_path / "home")
-    assert downloaded(tmp_path / "home") == expected
+    lines = ended.stdout.splitlines()
+    for name, line in zip(models, lines, strict=True):
+        folder, found, eos = line.split()
+        assert (found, eos) == (digests[name], "<|endoftext|>") and Path(folder).is_relative_to(tmp_path / "home")
+        assert downloaded(tmp_path / "home", name) == expected[name]
     assert not [path for path in requests if any(name in path for name in BESIDE)]
-    # and once it is here, without the hub: told to be offline, or finding nobody there
-    for offline in (True, *([False] if max_shard_size == "5GB" else [])):  # the hub's client tries for half a minute
-        again = look_at_hub(endpoint, tmp_path / "home", OPEN, "org/model", offline=offline)
-        assert again.stdout == ended.stdout, again.stderr
+    # and once they are here, without the hub: told to be offline, or finding nobody there
+    again = look_at_hub(endpoint, tmp_path / "home", OPEN, *names, offline=True)
+    assert again.stdout == ended.stdout, again.stderr
+    again = look_at_hub(endpoint, tmp_path / "home", OPEN, names[0])  # the hub's client tries for half a minute
+    assert again.stdout.splitlines() == lines[:1], again.stderr
+
+
+def digest(model: Path) -> str:
+    return open_checkpoint(model).digest
 
 
 def test_a_model_that_the_hub_does_not_have_is_told_in_one_line(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 import pytest
 
 from bench.operators import TOKENS, counted, layout
-from bench.random_checkpoint import SHAPES
+from bench.random_checkpoint import REAL
 
 BOUND = 250
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", REAL)
 @pytest.mark.parametrize("size", TOKENS.values(), ids=TOKENS)
 def test_a_layer_and_its_energies_are_few_operators(shape: str, size: tuple[int, int]):
     counts = counted(layout(shape), *size)

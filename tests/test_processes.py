@@ -73,7 +73,7 @@ def test_a_run_by_several_processes_has_the_bytes_of_one_whoever_is_killed(
     assert_gone(everyone, SOON)
     second.communicate()
 
-    result = bench.finish(tmp_path, *OPTIONS, "--processes=2")
+    result = bench.finish_here(tmp_path, **SIZES, processes=2)
     assert result["layers"]["cached"] >= 1
     assert contents(tmp_path) == expected
 

@@ -1,5 +1,6 @@
 """Real processes, real kills, a real Prefect server: a run that was killed ends in the same bytes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from artifacts.keys import RunKeys
 from artifacts.publish import MANIFEST
 from artifacts.store import open_store
 from tasks.stored_run import StoredRun
-from tests.chaos import contents
+from tests.chaos import contents, ghost_here
 from tests.chaos_main import World, torment, world
 from tests.chaos_places import Ledger
 
@@ -53,8 +54,11 @@ def test_a_layer_that_is_written_again_is_noticed(tormented: World, store: str) 
 def test_a_finished_run_is_taken_from_the_store_and_prints_one_json_object(tormented: World) -> None:
     first, store = tormented.undisturbed, tormented.folder / "local-0" / "store"
     before = contents(store)
-    second = tormented.bench.finish(store, "--out", first["checkpoint"])
-    layers = tormented.bench.layers
+    code, printed, err = ghost_here(
+        tormented.bench.api, tormented.bench.arguments(store, f"--out={first['checkpoint']}")
+    )
+    second, layers = json.loads(printed), tormented.bench.layers
+    assert code == 0, err
     assert first["layers"] == {"computed": layers, "cached": 0}
     assert second["layers"] == {"computed": 0, "cached": layers}
     assert contents(store) == before

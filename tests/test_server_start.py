@@ -1,5 +1,6 @@
 """A Prefect server that can't be had is told in one line, with the cause and the remedy."""
 
+import os
 import pwd
 import re
 import socket
@@ -22,7 +23,7 @@ from flows.environment import loopback_past_proxies
 from tasks import embedded_server
 from tasks.doctor.services import prefect_api
 from tasks.embedded_server import EmbeddedServer
-from tests.chaos import free_port
+from tests.chaos import free_port, take_database
 
 pytest_plugins = ["tests.refusals"]
 
@@ -82,6 +83,7 @@ def test_doctor_starts_one_on_another_port_where_its_own_is_taken(monkeypatch: p
         other.bind(("127.0.0.1", 0))
         ports = [free_port(), other.getsockname()[1]]
         monkeypatch.setattr(embedded_server, "_free_port", ports.pop)
+        take_database(Path(os.environ["PREFECT_HOME"]))
         with temporary_settings(restore_defaults=[PREFECT_API_URL]):
             [check] = prefect_api()
     assert not ports and check.status == "ok", check

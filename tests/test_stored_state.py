@@ -123,6 +123,15 @@ def test_a_whole_model_stores_the_state_of_every_mixer(stack: Stack, dtype: torc
     assert lost > 1e-4 * plain.norm() and (stream.hidden_blm - found).norm() < 0.05 * lost
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize(("every", "batch_tokens"), [(1, 37), (16, 1), (16, 37), (64, 37)])
+def test_a_window_in_pieces_is_written_no_more_often(stack: Stack, every: int, batch_tokens: int):
+    way, pieces = StoredState(torch.int8, every), Stack(stack.checkpoint, CPU, torch.float32, None, batch_tokens)
+    found, at_once = (s.storing(way).run(TOKENS).hidden_blm for s in (pieces, stack))
+    lost = (stack.run(TOKENS).hidden_blm - at_once).norm()
+    assert lost and (found - at_once).norm() < 0.05 * lost
+
+
 def _stored_output(inputs: MixerInputs, dtype: torch.dtype, every: int) -> Tensor:
     _, *recurrence = inputs
     x_blhp = inputs.x_blhp
