@@ -26,7 +26,7 @@ LAYERS, SAMPLES, LENGTH = 6, 8, 256
 STEPS = 4
 """Of the fit's, that are taken and timed; all of them cost the same."""
 REAL_LAYERS, REAL_TOKENS = 48, 128 * 2048
-PHASES = ("windows", "step", "error", "sums", "ridge", "judge", "head")
+PHASES = ("constant", "windows", "step", "error", "sums", "ridge", "judge", "head")
 Seconds = dict[str, float]
 
 
@@ -73,6 +73,7 @@ def _clocked(clock: Seconds) -> Iterator[None]:
     checks."""
     recover = importlib.import_module("ghost.recovery.recover")
     phases = [
+        (recover, "with_constant", "constant"),
         (fit, "windows", "windows"), (fit, "_step", "step"), (fit, "_error", "error"),
         (ridge, "sums", "sums"), (recover, "out_proj_candidates", "ridge"),
         (judge.Judge, "divergences", "judge"), (judge, "summed_kl", "head"),
@@ -121,10 +122,10 @@ def _counted(stack: Stack, reads: Counter[str]) -> Iterator[None]:
 def at_size(level: str, clock: Seconds, plain: float, layers: int, tokens: int) -> Seconds:
     """Seconds of the phases for so many layers of the shape that was timed, and so many tokens in windows of LENGTH.
 
-    Walk, dense path and what else there is grow with layers x tokens; the ridge's sums and the fit's preparation with
-    layers x the tokens that recovery takes; the fit's steps and the ridge's solutions with the layers; the look-ahead
-    with layers x the tokens held back, and the judge with those x the layers that it goes through, up to AHEAD more for
-    each layer; its head with the tokens held back x the layers.
+    Walk, dense path and what else there is grow with layers x tokens; the constant channel, the ridge's sums and the
+    fit's preparation with layers x the tokens that recovery takes; the fit's steps and the ridge's solutions with the
+    layers; the look-ahead with layers x the tokens held back, and the judge with those x the layers that it goes
+    through, up to AHEAD more for each layer; its head with the tokens held back x the layers.
     """
     more, timed = layers / LAYERS, SAMPLES * LENGTH
     walked, taken, seen = (min(tokens, most) / timed for most in (tokens, pairs.FITTED_MOST, pairs.HELD_MOST))
@@ -139,6 +140,7 @@ def at_size(level: str, clock: Seconds, plain: float, layers: int, tokens: int) 
     return seconds | {
         "look-ahead": plain * more * seen,
         "dense path and the rest": rest * more * walked,
+        "constant channel": part["constant"] * more * taken,
         "fit: windows": part["windows"] * more * taken,
         "fit: steps": part["step"] * more * fit.STEPS / STEPS,
         "fit: checks": part["error"] * more * held * checks,

@@ -38,9 +38,9 @@ class Pruning(Settings):
     sequential: bool = True
     """Score each layer on activations that went through the pruned layers before it; otherwise on the dense model."""
     recovery: Literal["none", "lstsq", "fit", "local"] = "none"
-    """Correct each pruned layer towards the dense one's output: `lstsq` fits out_proj by ridge regression (no
-    gradients), `fit` fits what makes B and C by Adam, `local` takes some Adam steps on all of the layer's own tensors
-    after lstsq."""
+    """Correct each pruned layer towards the dense one's output: `lstsq` has the weakest channel say what the dropped
+    ones said on average, and fits out_proj by ridge regression (no gradients), `fit` fits what makes B and C by Adam,
+    `local` takes some Adam steps on all of the layer's own tensors after lstsq."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision to compute in: auto takes float32 on a CPU and bfloat16 on a GPU. Statistics are float64 anyway."""
     batch_tokens: int | None = Field(default=None, ge=1, lt=2**31)

@@ -39,7 +39,7 @@ LAYERS, ROWS, LENGTH = 3, 9, 24
 TOKENS = random_tokens(ROWS, LENGTH)
 FIRST = select(-torch.arange(16.0).expand(2, -1), 4)
 """The first four channels of each of two groups."""
-RIDGES = ("lstsq x1", "lstsq x0.5", "lstsq x0.25")
+FORWARD = ("constant", "lstsq x1", "lstsq x0.5", "lstsq x0.25")
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +206,7 @@ def test_local_steps_leave_zeroed_channels_at_zero(stack: Stack, pairs: Pairs) -
 
 @pytest.mark.parametrize(
     ("level", "names"),
-    [("fit", {"none", "fit"}), ("lstsq", {"none", *RIDGES}), ("local", {"none", *RIDGES, "local"})],
+    [("fit", {"none", "fit"}), ("lstsq", {"none", *FORWARD}), ("local", {"none", *FORWARD, "local"})],
 )
 def test_the_best_candidate_on_held_back_windows_is_taken_and_no_change_is_one(
     stack: Stack, pairs: Pairs, level: str, names: set[str]

@@ -10,7 +10,10 @@ from tests.models import make_model, open_stack, random_tokens
 
 LAYERS, SAMPLES, LENGTH = 3, 8, 32
 TOKENS = SAMPLES * LENGTH
-PHASES_OF = {"fit": {"windows", "step", "error", "judge", "head"}, "lstsq": {"sums", "ridge", "judge", "head"}}
+PHASES_OF = {
+    "fit": {"windows", "step", "error", "judge", "head"},
+    "lstsq": {"constant", "sums", "ridge", "judge", "head"},
+}
 
 
 @pytest.fixture(scope="module")

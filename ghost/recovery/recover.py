@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ghost.decoder_layer import DecoderLayer
 from ghost.mixer import Weights
+from ghost.recovery.constant import with_constant
 from ghost.recovery.fit import fit
 from ghost.recovery.judge import Judge
 from ghost.recovery.local import descend
@@ -14,7 +15,7 @@ from ghost.recovery.pairs import Pairs
 from ghost.recovery.ridge import OUT_PROJ, out_proj_candidates
 from ghost.stream import Stream
 
-NONE, FIT, LOCAL = "none", "fit", "local"
+NONE, CONSTANT, FIT, LOCAL = "none", "constant", "fit", "local"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,9 @@ def recover(pairs: Pairs, judge: Judge, i: int, stream: Stream, pruned: Weights,
     """Layer i's pruned mixer, brought closer to the dense one where that helps on held-back windows; `stream` is the
     pruned path at its entry.
 
-    `fit` tries what makes B and C; the other levels out_proj by ridge regression; `local` then Adam steps on all
-    tensors from the best so far. Of a team, rank 0 takes all of Adam's steps.
+    `fit` tries what makes B and C; the other levels a constant channel in place of the weakest, and from there out_proj
+    by ridge regression; `local` then Adam steps on all tensors from the best so far. Of a team, rank 0 takes all of
+    Adam's steps.
     """
     team, dense = pairs.team, pairs.stack.layer(i)
 
@@ -57,9 +59,13 @@ def recover(pairs: Pairs, judge: Judge, i: int, stream: Stream, pruned: Weights,
         every = pairs.gathered().split()
         mixers[FIT] = team.lead(lambda: _as_stored(fit(unrounded, dense, *every, seed), pruned))
     else:
+        fitted, held = pairs.split()
+        if constant := with_constant(pruned, dense, fitted):
+            mixers[CONSTANT] = constant
+        start = constant or dict(pruned)
         mixers |= {
-            name: dict(pruned) | {OUT_PROJ: weight_mi.to(pruned[OUT_PROJ])}
-            for name, weight_mi in out_proj_candidates(placed(pruned), *pairs.split())
+            name: start | {OUT_PROJ: weight_mi.to(pruned[OUT_PROJ])}
+            for name, weight_mi in out_proj_candidates(placed(start), fitted, held)
         }
     scores = judged(mixers)
     if level == LOCAL:

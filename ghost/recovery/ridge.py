@@ -1,4 +1,4 @@
-"""`lstsq`: out_proj corrected by ridge regression, from sums over the calibration tokens and no gradients.
+"""Of `lstsq`, out_proj corrected by ridge regression, from sums over the calibration tokens and no gradients.
 
 dW = argmin |R - X dW^T|^2 + lambda |dW|^2, with X what enters the pruned mixer's out_proj and R what its output lacks
 of the target. Everything that is asked of X and R goes through X^T X, X^T R and |R|^2, so one pass gives them all.

@@ -10,9 +10,9 @@ from ghost.significance import ERRORS, is_noise
 
 RECOVERY = {
     "none": "none",
-    "lstsq": "lstsq: out_proj fitted to the dense layer's output by ridge regression",
+    "lstsq": "lstsq: out_proj fitted to the dense layer's output by ridge regression, after a channel made constant",
     "fit": "fit: B and C fitted to the dense layer by gradient steps",
-    "local": "local: ridge regression, then some gradient steps on each layer alone",
+    "local": "local: a constant channel and ridge regression, then some gradient steps on each layer alone",
 }
 
 
