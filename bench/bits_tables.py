@@ -125,7 +125,7 @@ def _panel(name: str, found: Mapping[str, Any], *, spoken: bool) -> Panel:
         lines=lines,
         top=round_up(max(0.01, min(SHOWN, highest))) if spoken else 1.0,
         form="{:+.1%}" if spoken else "{:.0%}",
-        axis="{:.1%}" if spoken else "{:.0%}",
+        axis="{:.2%}" if spoken else "{:.0%}",
         ticks=[whole >> i for i in range(round(math.log2(whole / least)) + 1)],
         tick="{:,.4g}",
         unit=1024,
