@@ -55,12 +55,13 @@ def fit(layer: DecoderLayer, dense: DecoderLayer, fitted: Pairs, held: Pairs, se
     parts, moving = parts_of(layer.layout, mixer), layer.with_mixer(mixer)
     seen, unseen = windows(dense, fitted), windows(dense, held)
     batch_tokens = held.stack.batch_tokens
-    best, lowest = _copy(parts), _error(moving, parts, unseen, batch_tokens)
+    weight_i = mixer["out_proj.weight"].square().sum(0)
+    best, lowest = _copy(parts), _error(moving, parts, unseen, weight_i, batch_tokens)
     adam, draws = _optimizer(layer.layout, parts), torch.Generator().manual_seed(seed)
     for step in range(1, STEPS + 1):
-        _step(adam, step, moving, parts, seen.take(_draw(seen, draws)))
+        _step(adam, step, moving, parts, seen.take(_draw(seen, draws)), weight_i)
         if step % CHECK_EVERY == 0:
-            found = _error(moving, parts, unseen, batch_tokens)
+            found = _error(moving, parts, unseen, weight_i, batch_tokens)
             if found < lowest:
                 best, lowest = _copy(parts), found
     return layer.with_mixer(_put(layer, best))
@@ -127,18 +128,20 @@ def _draw(seen: Windows, draws: torch.Generator) -> Tensor:
     return torch.randperm(rows, generator=draws)[: max(1, TOKENS_PER_STEP // length)]
 
 
-def _step(adam: torch.optim.Adam, step: int, layer: DecoderLayer, parts: Parts, batch: Windows) -> None:
+def _step(
+    adam: torch.optim.Adam, step: int, layer: DecoderLayer, parts: Parts, batch: Windows, weight_i: Tensor
+) -> None:
     for group in adam.param_groups:
         group["lr"] = group["rate"] * _schedule(step)
     adam.zero_grad()
-    _loss(layer, parts, batch).backward()
+    _loss(layer, parts, batch, weight_i).backward()
     adam.step()
 
 
-def _loss(layer: DecoderLayer, parts: Parts, batch: Windows) -> Tensor:
-    """Squared error of what out_proj is given, each channel by the size of its column there, relative to what it should
-    be: nearly the error of the output (exactly, were the columns orthogonal) for less time."""
-    target_bli, weight_i = batch.target_bli.float(), layer.mixer["out_proj.weight"].square().sum(0)
+def _loss(layer: DecoderLayer, parts: Parts, batch: Windows, weight_i: Tensor) -> Tensor:
+    """Squared error of what out_proj is given, each channel by the squared size of its column there, relative to what
+    it should be: nearly the error of the output (exactly, were the columns orthogonal) for less time."""
+    target_bli = batch.target_bli.float()
     errors_i = (_features(layer, parts, batch) - target_bli).square().sum((0, 1))
     return (errors_i @ weight_i) / (target_bli.square().sum((0, 1)) @ weight_i)
 
@@ -163,9 +166,12 @@ def readings(layout: MixerLayout, parts: Parts, inputs_blm: Tensor) -> tuple[Ten
 
 
 @torch.no_grad()
-def _error(layer: DecoderLayer, parts: Parts, held: Windows, batch_tokens: int) -> float:
+def _error(layer: DecoderLayer, parts: Parts, held: Windows, weight_i: Tensor, batch_tokens: int) -> float:
     """The mean loss on these windows; infinity where a step led to what is no number."""
     rows, length = held.inputs_blm.shape[:2]
-    losses = [(part, _loss(layer, parts, held.take(part))) for part in batches(rows, length, batch_tokens=batch_tokens)]
+    losses = [
+        (part, _loss(layer, parts, held.take(part), weight_i))
+        for part in batches(rows, length, batch_tokens=batch_tokens)
+    ]
     mean = sum(float(loss) * (part.stop - part.start) for part, loss in losses) / rows
     return mean if mean < inf else inf
